@@ -1,0 +1,122 @@
+"""The async Python SDK for the Fluence Chat API.
+
+```python
+from fluence_async import FluenceSession
+
+async with FluenceSession() as fluence:
+    answer = await fluence.chat.completions.create(model="fluence-chat", messages="Hello!")
+    print(answer.text)
+```
+"""
+
+from ._sansio.bucket import DOCUMENTED_LIMITS, RateLimit
+from .completions import Chat, ChatStreamContext, Completions
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadChunkError,
+    BadRequestError,
+    BudgetExceededError,
+    ConflictError,
+    FluenceError,
+    InternalServerError,
+    LimitWaitError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    ResponseError,
+    StreamError,
+    StreamInterruptedError,
+    StreamServerError,
+    StreamTimeoutError,
+    TLSError,
+    ToolError,
+    UnprocessableEntityError,
+)
+from .limiter import Limiter, Permit
+from .meta import Attempt, Meta, RateLimitSnapshot
+from .options import CallOptions, ChatParams, CompletionParams, RetryPolicy, Timeout
+from .session import FluenceSession
+from .stream import ChatStream, TextStream
+from .types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+    ContentPart,
+    Delta,
+    FunctionCall,
+    FunctionDefinition,
+    JSONSchema,
+    Message,
+    ResponseFormat,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DOCUMENTED_LIMITS",
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "Attempt",
+    "AuthenticationError",
+    "BadChunkError",
+    "BadRequestError",
+    "BudgetExceededError",
+    "CallOptions",
+    "Chat",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "ChatParams",
+    "ChatStream",
+    "ChatStreamContext",
+    "Choice",
+    "ChunkChoice",
+    "CompletionParams",
+    "Completions",
+    "ConflictError",
+    "ContentPart",
+    "Delta",
+    "FluenceError",
+    "FluenceSession",
+    "FunctionCall",
+    "FunctionDefinition",
+    "InternalServerError",
+    "JSONSchema",
+    "LimitWaitError",
+    "Limiter",
+    "Message",
+    "Meta",
+    "NotFoundError",
+    "Permit",
+    "PermissionDeniedError",
+    "QuotaExceededError",
+    "RateLimit",
+    "RateLimitError",
+    "RateLimitSnapshot",
+    "ResponseError",
+    "ResponseFormat",
+    "RetryPolicy",
+    "StreamError",
+    "StreamInterruptedError",
+    "StreamServerError",
+    "StreamTimeoutError",
+    "TLSError",
+    "TextStream",
+    "Timeout",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolError",
+    "UnprocessableEntityError",
+    "Usage",
+    "__version__",
+]

@@ -1,0 +1,445 @@
+"""One request, as many attempts as the policy allows: the only retry loop of the package.
+
+Law: what a body means is not known here. The caller hands in `begin`, which takes a good
+response over and returns once the attempt has begun to succeed; what it raises is a failed
+attempt like any other. Every attempt takes one unit of the limiter, and gives it back only if
+nothing left this machine. At every await exactly one thing is owned (a permit, a response), and
+it is released in a `finally`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import msgspec
+
+from . import hooks as facts
+from ._sansio.clocks import Deadline, soonest
+from ._sansio.codec import decode_status
+from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
+from ._sansio.secret import ApiKey
+from .errors import (
+    APIConnectionError,
+    APITimeoutError,
+    Clock,
+    FluenceError,
+    RateLimitError,
+    ResponseError,
+    StreamInterruptedError,
+    TLSError,
+)
+from .meta import Attempt, Meta, RateLimitSnapshot
+from .options import RetryPolicy, Timeout
+from .transports._base import (
+    BodyBroken,
+    BodyTimeout,
+    ConnectFailed,
+    ConnectTimeout,
+    Disconnected,
+    ProtocolViolated,
+    Request,
+    Response,
+    TLSFailed,
+    Transport,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from .limiter import Limiter, Permit
+
+__all__ = ["Call", "Exchange", "quota_of", "read_body"]
+
+T = TypeVar("T")
+logger = logging.getLogger("fluence_async")
+
+MAX_BODY = 64 * 2**20
+_MAX_ERROR_BODY = 64 * 1024
+_ERROR_BODY_S = 5.0
+_LONG_WAIT_S = 1.0
+_quotas: dict[str, RetryQuota] = {}
+
+
+def quota_of(origin: str) -> RetryQuota:
+    """The process's retry quota for an origin: an outage is one outage for all its sessions."""
+    return _quotas.setdefault(origin, RetryQuota())
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """One logical call: what all its attempts share.
+
+    Attributes:
+        choices: How many choices were asked for.
+        lane: 0 for interactive, 1 for batch.
+        started: When it began, on the loop's clock.
+        front: It waits at the head of its lane, because it has waited before.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    model: str
+    choices: int
+    stream: bool
+    timeout: Timeout
+    retry: RetryPolicy
+    lane: int
+    keep_raw: bool
+    call_id: str
+    started: float
+    meta: Meta
+    front: bool = False
+
+    @property
+    def total(self) -> Deadline:
+        """When it must have ended."""
+        return Deadline.after(self.started, self.timeout.total, "total")
+
+    def timed_out(self, clock: Clock, doing: str) -> APITimeoutError:
+        """The error of a clock that ran out while `doing`."""
+        seconds = getattr(self.timeout, clock)
+        return APITimeoutError(
+            f"timed out after {seconds:g} s {doing}; allow more with "
+            f"timeout=Timeout({clock}=...)",
+            clock=clock,
+        )
+
+
+class Exchange:
+    """What a session sends its calls through, bound to one event loop.
+
+    Args:
+        transport: How bytes travel.
+        limiter: Whose units the attempts take; None for none.
+        quota: The origin's retry quota.
+        key: Scrubbed from the text of every error.
+        hooks: Who is told.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        limiter: Limiter | None,
+        quota: RetryQuota,
+        key: ApiKey,
+        hooks: tuple[facts.Hook, ...] = (),
+    ) -> None:
+        self.transport = transport
+        self.clock = transport.clock
+        self.key = key
+        self.hooks = hooks
+        self._limiter = limiter
+        self._quota = quota
+
+    async def run(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
+        """Send `call` until `begin` has taken a response over, or the policy gives up.
+
+        Raises:
+            FluenceError: What the last attempt failed of; its `meta` tells of all of them.
+        """
+        if self.hooks:
+            self._tell_started(call)
+        taken = 0
+        counted = 0
+        freed = False
+        while True:
+            try:
+                result = await self._attempt(call, begin)
+            except FluenceError as failure:
+                error = failure
+            else:
+                self._quota.give_back(taken)
+                return result
+            free = not freed and _was_stale(error)
+            if free:
+                freed = True
+                wait: float | None = 0.0
+            else:
+                counted += 1
+                wait = self._wait_after(call, error, counted)
+                if wait is not None:
+                    taken = self._quota.take(error)
+                    wait = wait if taken else None
+            self._note_failure(call, error, wait, free=free)
+            if wait is None:
+                raise self._final(call, error)
+            call.front = True
+            await anyio.sleep(wait)
+
+    # ─── one attempt ──────────────────────────────────────────────────────────────────────
+
+    async def _attempt(
+        self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]
+    ) -> T:
+        response = await self._send(call)
+        try:
+            if response.status != 200:
+                raise await self._refused(call, response)
+            if self.hooks:
+                self._tell_response(call)
+            return await begin(call, response)
+        except BaseException:
+            response.abort()
+            raise
+
+    async def _send(self, call: Call) -> Response:
+        permit = await self._acquire(call)
+        timeout = call.timeout
+        until = soonest(
+            Deadline.after(self.clock(), timeout.first_byte, "first_byte"), call.total
+        )
+        request = Request(
+            url=call.url,
+            headers=call.headers,
+            body=call.body,
+            connect_timeout=timeout.connect,
+            on_sent=permit.sent if permit is not None else _nothing,
+        )
+        call.meta.attempts += 1
+        response: Response | None = None
+        try:
+            with anyio.CancelScope(deadline=until.at) as scope:
+                response = await self.transport.send(request)
+            if response is None:
+                assert scope.cancelled_caught
+                raise call.timed_out(until.clock, "waiting for the response's headers")
+            if permit is not None:
+                permit.settle()
+        except TransportError as error:
+            raise self._public(call, error) from error
+        finally:
+            if permit is not None:
+                permit.release()
+        meta = call.meta
+        headers = response.headers
+        meta.headers_s = self.clock() - call.started
+        meta.request_id = headers.get("x-request-id")
+        if "x-ratelimit-limit-requests" in headers:
+            meta.rate_limit = _rate_limit(headers)
+        return response
+
+    async def _acquire(self, call: Call) -> Permit | None:
+        if self._limiter is None:
+            return None
+        queue = Deadline.after(self.clock(), call.timeout.queue, "queue")
+        until = soonest(queue, call.total)
+        try:
+            permit = await self._limiter.acquire(
+                lane=call.lane,
+                front=call.front,
+                deadline=None if until.at == math.inf else until.at,
+            )
+        except APITimeoutError:
+            raise call.timed_out(until.clock, "waiting for the limiter") from None
+        if permit.waited_s:
+            call.meta.limiter_wait_s += permit.waited_s
+            if self.hooks and permit.waited_s > _LONG_WAIT_S:
+                self.tell(facts.LimiterWaited(call_id=call.call_id, wait_s=permit.waited_s))
+        return permit
+
+    async def _refused(self, call: Call, response: Response) -> FluenceError:
+        """What a response that is not a 200 amounts to."""
+        status = response.status
+        if status == 204:
+            empty = StreamInterruptedError if call.stream else APIConnectionError
+            return empty("the server answered 204: no content, where an answer belongs")
+        if 300 <= status < 400:
+            return ResponseError(
+                f"the server answered {status}, a redirect to "
+                f"{self.key.scrub(response.headers.get('location', 'nowhere'))[:200]!r}; redirects "
+                "are not followed, because the key would go along: set base_url to the new place",
+                status_code=status,
+            )
+        until = min(self.clock() + _ERROR_BODY_S, call.total.at)
+        body = await _start_of_body(response, until)
+        retry_after = parse_retry_after(response.headers, now=time.time())
+        if status < 400:
+            return ResponseError(
+                f"the server answered {status}, which no chat API does",
+                status_code=status,
+                body=self.key.scrub(body.decode("utf-8", "replace"))[:2048],
+            )
+        error = decode_status(status, body, key=self.key, retry_after=retry_after)
+        if isinstance(error, RateLimitError) and self._limiter is not None:
+            if retry_after is not None and retry_after <= call.retry.max_retry_after_s:
+                self._limiter.pause(retry_after)
+        return error
+
+    def _public(self, call: Call, error: TransportError) -> FluenceError:
+        """A transport's error in the words of the package."""
+        text = self.key.scrub(str(error))
+        match error:
+            case ConnectTimeout():
+                return call.timed_out("connect", f"connecting ({text})")
+            case TLSFailed():
+                return TLSError(text)
+            case ProtocolViolated():
+                return ResponseError(text)
+            case _:
+                permanent = isinstance(error, ConnectFailed) and error.permanent
+                return APIConnectionError(text, permanent=permanent)
+
+    # ─── between attempts ─────────────────────────────────────────────────────────────────
+
+    def _wait_after(self, call: Call, error: FluenceError, attempt: int) -> float | None:
+        now = self.clock()
+        wait = retry_wait(
+            call.retry,
+            error,
+            attempt=attempt,
+            elapsed_s=now - call.started - call.meta.limiter_wait_s,
+            jitter=full_jitter,
+        )
+        if wait is not None and now + wait >= call.total.at:
+            return None
+        return wait
+
+    def _note_failure(
+        self, call: Call, error: FluenceError, wait: float | None, *, free: bool
+    ) -> None:
+        call.meta.failures.append(
+            Attempt(error=type(error).__name__, message=error.message, wait_s=wait, free=free)
+        )
+        logger.info(
+            "attempt %d failed of %s, next in %s s", call.meta.attempts, type(error).__name__, wait
+        )
+        if self.hooks:
+            self.tell(
+                facts.AttemptFailed(
+                    call_id=call.call_id,
+                    attempt=call.meta.attempts,
+                    error=type(error).__name__,
+                    message=error.message,
+                )
+            )
+            if wait is not None:
+                self.tell(
+                    facts.RetryScheduled(
+                        call_id=call.call_id, attempt=call.meta.attempts + 1, wait_s=wait
+                    )
+                )
+
+    def _final(self, call: Call, error: FluenceError) -> FluenceError:
+        error.meta = call.meta
+        call.meta.total_s = self.clock() - call.started
+        if self.hooks:
+            self.tell(
+                facts.CallFailed(
+                    call_id=call.call_id,
+                    model=call.model,
+                    error=type(error).__name__,
+                    message=error.message,
+                    usage=getattr(error, "usage", None),
+                    meta=call.meta,
+                )
+            )
+        return error
+
+    # ─── telling ──────────────────────────────────────────────────────────────────────────
+
+    def tell(self, fact: facts.Fact) -> None:
+        """Tell every hook; one that raises is logged and never disturbs the call."""
+        for hook in self.hooks:
+            try:
+                hook(fact)
+            except Exception:
+                logger.exception("a hook raised on %s; the call goes on", type(fact).__name__)
+
+    def _tell_started(self, call: Call) -> None:
+        self.tell(
+            facts.CallStarted(
+                call_id=call.call_id,
+                model=call.model,
+                stream=call.stream,
+                origin=call.url,
+                tags=call.meta.tags,
+            )
+        )
+
+    def _tell_response(self, call: Call) -> None:
+        assert call.meta.headers_s is not None
+        self.tell(
+            facts.ResponseStarted(
+                call_id=call.call_id,
+                attempt=call.meta.attempts,
+                request_id=call.meta.request_id,
+                headers_s=call.meta.headers_s,
+            )
+        )
+
+
+def _was_stale(error: FluenceError) -> bool:
+    """A kept-alive connection that the server was just closing: nobody's failure."""
+    return isinstance(error.__cause__, Disconnected) and error.__cause__.reused
+
+
+async def read_body(call: Call, response: Response, clock: Callable[[], float]) -> bytes:
+    """The whole body of a good response.
+
+    Raises:
+        APITimeoutError: The idle or the total clock ran out.
+        APIConnectionError: The body broke.
+        ResponseError: It is larger than 64 MiB, or its encoding is invalid.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        deadline = soonest(Deadline.after(clock(), call.timeout.idle, "idle"), call.total)
+        try:
+            data = await response.receive(deadline.at)
+        except BodyTimeout as error:
+            raise call.timed_out(deadline.clock, "reading the answer") from error
+        except BodyBroken as error:
+            if error.undecodable:
+                raise ResponseError(str(error), status_code=response.status) from error
+            raise APIConnectionError(str(error)) from error
+        if not data:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        size += len(data)
+        if size > MAX_BODY:
+            raise ResponseError(
+                f"the server's answer is larger than {MAX_BODY} bytes, which no completion is",
+                status_code=response.status,
+            )
+        parts.append(data)
+
+
+async def _start_of_body(response: Response, until: float) -> bytes:
+    """As much of an error's body as comes in time, is whole and fits: never an error itself."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while size < _MAX_ERROR_BODY and (data := await response.receive(until)):
+            parts.append(data)
+            size += len(data)
+        if size < _MAX_ERROR_BODY:
+            await response.aclose()
+    except TransportError:
+        pass
+    return b"".join(parts)[:_MAX_ERROR_BODY]
+
+
+def _rate_limit(headers: Mapping[str, str]) -> RateLimitSnapshot:
+    def number(name: str) -> float | None:
+        try:
+            value = float(headers.get(name, "").removesuffix("s"))
+        except ValueError:
+            return None
+        return value if 0 <= value < math.inf else None
+
+    limit = number("x-ratelimit-limit-requests")
+    remaining = number("x-ratelimit-remaining-requests")
+    return RateLimitSnapshot(
+        limit=None if limit is None else int(limit),
+        remaining=None if remaining is None else int(remaining),
+        reset_s=number("x-ratelimit-reset-requests"),
+    )
+
+
+def _nothing() -> None:
+    """For a request whose sending nobody waits to hear of."""

@@ -1,0 +1,71 @@
+"""A base URL in, checked; the address of the one endpoint and the name of its origin out.
+
+Law: the key goes to one origin. Plain http is for loopback; to another machine only if asked
+for, since the key would travel readable.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Self
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+__all__ = ["API_BASE_URL", "Origin"]
+
+API_BASE_URL = "https://api.fluence.ai/v1"
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where calls go: `base_url` (without a slash at its end) and `name` (scheme://host:port)."""
+
+    base_url: str
+    name: str
+
+    @property
+    def completions_url(self) -> str:
+        """The address of `POST /v1/chat/completions`."""
+        return self.base_url + "/chat/completions"
+
+    @classmethod
+    def of(cls, base_url: str, *, allow_insecure: bool = False) -> Self:
+        """The origin of a base URL.
+
+        Raises:
+            ValueError: It is no http(s) URL, holds a password, query or fragment, or would send
+                the key readable to another machine.
+        """
+        text = base_url.strip()
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"base_url={base_url!r} is no URL: {error}") from None
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("base_url holds a user name or password: pass the key as api_key=")
+        if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
+            raise ValueError(f"base_url={base_url!r}: must be like {API_BASE_URL!r}")
+        if parts.query or parts.fragment:
+            raise ValueError(f"base_url={base_url!r}: must end with the path, as {API_BASE_URL!r}")
+        if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname):
+            raise ValueError(
+                f"base_url={base_url!r} would send the API key readable over the network: use "
+                "https, or allow_insecure=True if the way is trusted"
+            )
+        port = port or (443 if parts.scheme == "https" else 80)
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return cls(_normalized(parts), f"{parts.scheme}://{host}:{port}")
+
+
+def _normalized(parts: SplitResult) -> str:
+    return parts.geturl().rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

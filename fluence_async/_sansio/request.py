@@ -1,0 +1,139 @@
+"""Parameters in, a checked request body out.
+
+Law: what the API would refuse is refused here, before a unit of any limit is spent, with an
+error that names the value, the limit and the way out. What only a newer server could judge
+(another parameter's range, a model's name) is left to it. None means "not sent".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..options import CompletionParams
+from ..types import Message
+
+__all__ = ["RequestBody", "encode_request"]
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_ENCODER = msgspec.json.Encoder()
+
+
+class RequestBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, encoded: what the later rooms need to know of it, and its bytes."""
+
+    data: bytes
+    model: str
+    choices: int
+
+
+def encode_request(params: Mapping[str, Any], *, stream: bool) -> RequestBody:
+    """Check the wire's parameters and encode them.
+
+    Args:
+        params: As of `CompletionParams`, without the call's options; `extra_body` is laid over
+            the rest.
+        stream: Whether the answer is to come as a stream; usage is then asked for too.
+
+    Raises:
+        ValueError: A parameter that the API would refuse.
+        TypeError: A parameter of the wrong type, or one that is not known.
+    """
+    body = {name: value for name, value in params.items() if value is not None}
+    unknown = body.keys() - _KNOWN
+    if unknown:
+        raise TypeError(
+            f"unknown parameter {', '.join(sorted(map(repr, unknown)))}; what only your server "
+            "knows goes into extra_body={...}"
+        )
+    extra = body.pop("extra_body", {})
+    _check_model(body.get("model"))
+    body["messages"] = _messages(body.get("messages"))
+    _check_range(body, "temperature", 0, 2)
+    _check_range(body, "top_p", 0, 1)
+    for name in ("max_tokens", "max_completion_tokens", "n"):
+        _check_count(body, name)
+    if stream:
+        body["stream"] = True
+        body.setdefault("stream_options", {"include_usage": True})
+    body.update(extra)
+    return RequestBody(data=_encode(body), model=body["model"], choices=body.get("n", 1))
+
+
+_KNOWN = CompletionParams.__annotations__.keys()
+
+
+def _check_model(model: Any) -> None:
+    if model is None:
+        raise TypeError('model is missing: name one, as in model="fluence-chat"')
+    if not isinstance(model, str):
+        raise TypeError(f"model must be a str, not {type(model).__name__}")
+    if not model.strip():
+        raise ValueError(f"model={model!r} is empty: name one, as in model='fluence-chat'")
+    if not model.isprintable():
+        raise ValueError(f"model={model!r} holds a control character")
+
+
+def _messages(messages: Any) -> Sequence[Any]:
+    if messages is None:
+        raise TypeError("messages is missing: pass a str or a list of messages")
+    if isinstance(messages, str):
+        messages = [Message(role="user", content=messages)] if messages else []
+    if isinstance(messages, Mapping | Message) or not isinstance(messages, Sequence):
+        raise TypeError(
+            f"messages must be a str or a list of messages, not {type(messages).__name__}"
+        )
+    if not messages:
+        raise ValueError("messages is empty: the API needs at least one message")
+    for position, message in enumerate(messages):
+        _check_message(position, message)
+    return messages
+
+
+def _check_message(position: int, message: Any) -> None:
+    if isinstance(message, Message):
+        role = message.role
+    elif isinstance(message, Mapping):
+        role = message.get("role")
+    else:
+        raise TypeError(
+            f"messages[{position}] must be a Message or a mapping, not {type(message).__name__}"
+        )
+    if role not in _ROLES:
+        raise ValueError(
+            f"messages[{position}] has the unknown role {role!r}: one of {', '.join(_ROLES)}"
+        )
+
+
+def _check_range(body: dict[str, Any], name: str, low: float, high: float) -> None:
+    value = body.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}={value!r}: must be a number from {low} to {high}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value!r}: must be from {low} to {high}")
+
+
+def _check_count(body: dict[str, Any], name: str) -> None:
+    value = body.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r}: must be a whole number, 1 or more")
+    if value < 1:
+        raise ValueError(f"{name}={value}: must be 1 or more; leave it out for no limit")
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    try:
+        return _ENCODER.encode(body)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text has half a surrogate pair at position {error.start}, which no UTF-8 can "
+            "carry: was it cut in the middle of a character?"
+        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"a parameter cannot be sent as JSON: {error}") from None

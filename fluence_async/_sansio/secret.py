@@ -1,0 +1,97 @@
+"""The API key, kept out of every text.
+
+Law: the key goes to one origin and into no repr, log, exception, traceback or pickle. The raw
+value leaves this module in one form only: a header value whose own repr is redacted, so that
+the reprs of an HTTP library's requests and errors are safe as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import NoReturn
+from urllib.parse import quote
+
+__all__ = ["ApiKey", "RedactedHeader"]
+
+_MASK = "***"
+_SHORTEST_SCRUBBED = 4
+"""A shorter key is no secret, and scrubbing it would make every text unreadable."""
+_PREFIX = 8
+
+
+class RedactedHeader(str):
+    """A header value that goes out as it is and shows itself as `'***'`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(_MASK)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a header that holds an API key cannot be pickled")
+
+    __reduce_ex__ = __reduce__  # type: ignore[assignment]
+
+
+class ApiKey:
+    """An API key that can be sent and scrubbed, and nothing else.
+
+    Args:
+        value: The key: printable ASCII without spaces.
+
+    Raises:
+        ValueError: `value` is empty or could not stand in a header; the message does not show it.
+    """
+
+    __slots__ = ("_pattern", "_value", "authorization")
+
+    authorization: RedactedHeader
+
+    def __init__(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"api_key must be a str, not {type(value).__name__}")
+        if not value:
+            raise ValueError("api_key is empty: pass the key itself, or set FLUENCE_API_KEY")
+        for position, character in enumerate(value):
+            if not "!" <= character <= "~":
+                kind = "a space or line break" if character.isspace() else "a character"
+                raise ValueError(
+                    f"api_key has {kind} at position {position} (U+{ord(character):04X}) that "
+                    "no header may hold: was a line break copied along? Use key.strip()"
+                )
+        self._value = RedactedHeader(value)
+        self.authorization = RedactedHeader("Bearer " + value)
+        self._pattern = _pattern(value)
+
+    def reveal(self) -> str:
+        """The key itself, still with a redacted repr: for keyed hashes only."""
+        return self._value
+
+    def scrub(self, text: str) -> str:
+        """`text` without the key in any form it might have taken on the way: as it is,
+        URL-encoded, in base64, or its first 8 characters."""
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(_MASK, text)
+
+    def __repr__(self) -> str:
+        return "ApiKey('***')"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an API key cannot be pickled; open a session where it is used")
+
+
+def _pattern(value: str) -> re.Pattern[str] | None:
+    if len(value) < _SHORTEST_SCRUBBED:
+        return None
+    forms = {value, quote(value, safe="")}
+    if len(value) >= 2 * _PREFIX:
+        forms.add(value[:_PREFIX])
+    for text in (value, f"Bearer {value}"):
+        forms.add(base64.b64encode(text.encode()).decode().rstrip("="))
+        forms.add(base64.urlsafe_b64encode(text.encode()).decode().rstrip("="))
+    # Longest first: a prefix must not be masked before the whole. What follows a masked prefix
+    # may be more of the key, so the rest of the word goes with it.
+    longest_first = sorted(forms, key=len, reverse=True)
+    return re.compile("(?:" + "|".join(map(re.escape, longest_first)) + r")[\w\-+/=%.]*")

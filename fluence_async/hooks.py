@@ -1,0 +1,123 @@
+"""What happened, as frozen facts, and the protocol of whoever wants to be told.
+
+Law: a fact carries no prompt, no answer and no key. A hook is told and cannot change
+anything; one that raises is logged once and the call goes on. Rejected: a middleware chain,
+which would give every observer the power to break the call.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from .meta import Meta
+from .types import Usage
+
+__all__ = [
+    "AttemptFailed",
+    "CallFailed",
+    "CallFinished",
+    "CallStarted",
+    "Fact",
+    "FirstToken",
+    "Hook",
+    "LimiterWaited",
+    "ResponseStarted",
+    "RetryScheduled",
+]
+
+
+class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """A call began. `call_id` is the same in all facts of one call."""
+
+    call_id: str
+    model: str
+    stream: bool
+    origin: str
+    tags: dict[str, str]
+
+
+class LimiterWaited(msgspec.Struct, frozen=True, kw_only=True):
+    """A call waited longer than a second for the limiter."""
+
+    call_id: str
+    wait_s: float
+
+
+class AttemptFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """One request failed. `error` is its class's name; `attempt` counts from 1."""
+
+    call_id: str
+    attempt: int
+    error: str
+    message: str
+
+
+class RetryScheduled(msgspec.Struct, frozen=True, kw_only=True):
+    """Another attempt follows in `wait_s` seconds."""
+
+    call_id: str
+    attempt: int
+    wait_s: float
+
+
+class ResponseStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """The headers of a good response came, `headers_s` seconds after the call began."""
+
+    call_id: str
+    attempt: int
+    request_id: str | None
+    headers_s: float
+
+
+class FirstToken(msgspec.Struct, frozen=True, kw_only=True):
+    """The first text or tool call of a stream came, `first_token_s` seconds after the call began."""
+
+    call_id: str
+    first_token_s: float
+
+
+class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
+    """A call ended well, or its reader closed it early (`complete` is False)."""
+
+    call_id: str
+    model: str
+    complete: bool
+    finish_reason: str | None
+    usage: Usage | None
+    meta: Meta
+
+
+class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """A call ended in an error. `error` is its class's name."""
+
+    call_id: str
+    model: str
+    error: str
+    message: str
+    usage: Usage | None
+    meta: Meta
+
+
+Fact: TypeAlias = (
+    CallStarted
+    | LimiterWaited
+    | AttemptFailed
+    | RetryScheduled
+    | ResponseStarted
+    | FirstToken
+    | CallFinished
+    | CallFailed
+)
+"""Any of the facts."""
+
+
+class Hook(Protocol):
+    """Whoever wants to be told: `FluenceSession(hooks=[my_hook])`.
+
+    Called on the event loop, in order, so it must return at once.
+    """
+
+    def __call__(self, fact: Fact, /) -> None:
+        """Take note of `fact`."""

@@ -1,0 +1,173 @@
+"""What a caller may set: a call's parameters and options, as plain data that checks itself.
+
+Law: every parameter is typed once, here, and reaches `create` and `stream` by `Unpack`. None
+means "not sent" or "not bounded"; there is no sentinel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Required, TypeAlias, TypedDict
+
+import msgspec
+
+from .types import MessageLike, ResponseFormat, StreamOptions, Tool
+
+__all__ = [
+    "CallOptions",
+    "ChatParams",
+    "CompletionParams",
+    "Priority",
+    "RetryPolicy",
+    "Timeout",
+]
+
+Priority: TypeAlias = Literal["interactive", "batch"]
+"""Whose call waits first for the limiter: batch calls give way to interactive ones."""
+
+
+class Timeout(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a call may take, in seconds, clock by clock; None for no bound.
+
+    Attributes:
+        total: The whole call, everything included: limiter, retries, the answer's last byte.
+        connect: Resolving the name, TCP and TLS, for each attempt.
+        first_byte: From an attempt's start to the whole of its response headers.
+        idle: Without a byte of the body.
+        progress: Without an event, whatever bytes (pings) come.
+        queue: In the limiter, for each attempt.
+
+    Example:
+        ```python
+        from fluence_async import Timeout
+
+        patient = Timeout(total=None, first_byte=300)
+        hurried = Timeout(total=20, queue=2)
+        ```
+    """
+
+    total: float | None = None
+    connect: float | None = 10.0
+    first_byte: float | None = 120.0
+    idle: float | None = 60.0
+    progress: float | None = 120.0
+    queue: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"Timeout({name}={value!r}): seconds as a number, or None")
+            if not value > 0:
+                raise ValueError(
+                    f"Timeout({name}={value!r}): must be above 0 seconds; None means no bound"
+                )
+
+    @classmethod
+    def of(cls, value: Timeout | float) -> Timeout:
+        """A plain number is the total.
+
+        Raises:
+            TypeError: `value` is neither a `Timeout` nor a number.
+            ValueError: It is not above 0.
+        """
+        return value if isinstance(value, Timeout) else cls(total=value)
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how long to try again.
+
+    Attributes:
+        max_retries: Attempts after the first.
+        base_s: The first wait's upper bound, in seconds; doubled for each further one.
+        cap_s: The upper bound of any wait that the server did not ask for, in seconds.
+        max_retry_after_s: The longest Retry-After that is waited for, in seconds; a longer one
+            raises the error at once.
+        budget_s: No attempt starts later than this many seconds after the first; None for no
+            bound but `Timeout.total`.
+    """
+
+    max_retries: int = 2
+    base_s: float = 0.5
+    cap_s: float = 8.0
+    max_retry_after_s: float = 60.0
+    budget_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int):
+            raise TypeError(f"max_retries must be an int, not {self.max_retries!r}")
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries={self.max_retries}: must be 0 (never) or more")
+        for name in ("base_s", "cap_s", "max_retry_after_s"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"RetryPolicy({name}={value!r}): must be 0 or more seconds")
+
+
+class CallOptions(TypedDict, total=False):
+    """How a call is made, not what it asks; the session's own options where left out.
+
+    Attributes:
+        timeout: A `Timeout`, or the total in seconds.
+        max_retries: Attempts after the first.
+        priority: `interactive` (the default) or `batch`.
+        tags: Names and values that come back in `meta.tags`, and that hooks are told.
+        extra_headers: Headers beside the session's own.
+        keep_raw: Keep what the server sent, unknown fields too, in `.raw`.
+    """
+
+    timeout: Timeout | float | None
+    max_retries: int | None
+    priority: Priority | None
+    tags: Mapping[str, str] | None
+    extra_headers: Mapping[str, str] | None
+    keep_raw: bool | None
+
+
+class CompletionParams(TypedDict, total=False):
+    """What `POST /v1/chat/completions` takes, each parameter typed once; None is not sent.
+
+    The documented ones are `model`, `messages`, `temperature` (0 to 2) and `max_tokens`
+    (1 or more); the rest is the OpenAI wire's, for servers that know it. `extra_body` is laid
+    over the request, for what only your server knows.
+    """
+
+    model: Required[str]
+    messages: Required[str | Sequence[MessageLike]]
+    temperature: float | None
+    max_tokens: int | None
+    audio: Mapping[str, Any] | None
+    frequency_penalty: float | None
+    function_call: str | Mapping[str, Any] | None
+    functions: Sequence[Mapping[str, Any]] | None
+    logit_bias: Mapping[str, float] | None
+    logprobs: bool | None
+    max_completion_tokens: int | None
+    metadata: Mapping[str, str] | None
+    modalities: Sequence[str] | None
+    n: int | None
+    parallel_tool_calls: bool | None
+    prediction: Mapping[str, Any] | None
+    presence_penalty: float | None
+    reasoning_effort: str | None
+    response_format: ResponseFormat | Mapping[str, Any] | None
+    seed: int | None
+    service_tier: str | None
+    stop: str | Sequence[str] | None
+    store: bool | None
+    stream_options: StreamOptions | Mapping[str, Any] | None
+    tool_choice: str | Mapping[str, Any] | None
+    tools: Sequence[Tool | Mapping[str, Any]] | None
+    top_logprobs: int | None
+    top_p: float | None
+    user: str | None
+    verbosity: str | None
+    web_search_options: Mapping[str, Any] | None
+    extra_body: Mapping[str, Any] | None
+
+
+class ChatParams(CompletionParams, CallOptions, total=False):
+    """All that `create` and `stream` take: what is asked, and how the call is made."""

@@ -1,0 +1,267 @@
+"""Configuration goes in, `chat` comes out: where everything is wired and nothing is decided.
+
+Law: a session holds no loop. It is bound to the running one at its first call, bound anew when
+that loop is gone (several `asyncio.run` one after another, a fork), and says what is wrong when
+two loops want it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, Self, Unpack
+
+import msgspec
+
+from ._binding import Binding
+from ._exchange import Call, Exchange, quota_of
+from ._sansio.bucket import DOCUMENTED_LIMITS, RateLimit
+from ._sansio.origin import API_BASE_URL, Origin
+from ._sansio.request import encode_request
+from ._sansio.secret import ApiKey
+from .completions import Chat
+from .hooks import Hook
+from .limiter import Limiter, limiter_name, shared_limiter
+from .meta import Meta
+from .options import CallOptions, RetryPolicy, Timeout
+from .transports._base import Transport
+
+__all__ = ["FluenceSession"]
+
+_LANES = {"interactive": 0, "batch": 1}
+_OPTIONS = CallOptions.__annotations__.keys()
+
+
+class _Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are made where they do not say otherwise."""
+
+    timeout: Timeout = Timeout()
+    retry: RetryPolicy = RetryPolicy()
+    priority: str = "interactive"
+    tags: Mapping[str, str] = {}
+    extra_headers: Mapping[str, str] = {}
+    keep_raw: bool = False
+
+    def changed(self, options: Mapping[str, Any]) -> _Options:
+        """These options with `options` laid over them, checked; None changes nothing."""
+        unknown = options.keys() - _OPTIONS
+        if unknown:
+            raise TypeError(
+                f"unknown option {', '.join(sorted(map(repr, unknown)))}: "
+                f"one of {', '.join(_OPTIONS)}"
+            )
+        changes = {name: value for name, value in options.items() if value is not None}
+        if "timeout" in changes:
+            changes["timeout"] = Timeout.of(changes["timeout"])
+        if "max_retries" in changes:
+            changes["retry"] = msgspec.structs.replace(
+                self.retry, max_retries=changes.pop("max_retries")
+            )
+        if changes.get("priority", "interactive") not in _LANES:
+            raise ValueError(f"priority={changes['priority']!r}: one of {', '.join(_LANES)}")
+        if "tags" in changes:
+            changes["tags"] = {**self.tags, **changes["tags"]}
+        if "extra_headers" in changes:
+            changes["extra_headers"] = {
+                **self.extra_headers,
+                **_checked_headers(changes["extra_headers"]),
+            }
+        return msgspec.structs.replace(self, **changes)
+
+
+class FluenceSession:
+    """A session with the Fluence Chat API, for as many concurrent calls as you like.
+
+    Args:
+        api_key: The key; without it `FLUENCE_API_KEY`.
+        base_url: The API's address, ending in its version; without it `FLUENCE_BASE_URL`, and
+            without that the Fluence API's own. Must be https, or loopback.
+        timeout: A `Timeout`, or the total in seconds.
+        max_retries: Attempts after the first. With `retry` it takes that policy's place.
+        limits: What the server allows: strings such as `"100/minute"`, or `RateLimit`s.
+        limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
+            a `Limiter` of your own, or None for none.
+        hooks: Who is told what happens; see `fluence_async.hooks`.
+        default_headers: Headers to send with every request.
+        allow_insecure: Allow `http:` to another machine; the key then travels readable.
+        retry: How often and how long to try again, in full.
+        max_connections: The most connections at once; None for no bound but the limiter's.
+
+    Raises:
+        ValueError: A setting that cannot work; the message says which and what would.
+
+    Example:
+        ```python
+        async with FluenceSession() as fluence:
+            answer = await fluence.chat.completions.create(model="fluence-chat", messages="Hi")
+            print(answer.text)
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout: Timeout | float | None = None,
+        max_retries: int | None = None,
+        limits: Sequence[str | RateLimit] = DOCUMENTED_LIMITS,
+        limiter: str | Limiter | None = "memory",
+        hooks: Sequence[Hook] = (),
+        default_headers: Mapping[str, str] | None = None,
+        allow_insecure: bool = False,
+        retry: RetryPolicy | None = None,
+        max_connections: int | None = None,
+    ) -> None:
+        self._key = ApiKey(_key_or_environment(api_key))
+        del api_key  # no traceback of a later line may show it
+        self._origin = Origin.of(
+            base_url or os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL,
+            allow_insecure=allow_insecure,
+        )
+        self._limiter = _limiter(limiter, limits, self._key, self._origin)
+        self._options = _Options(retry=retry or RetryPolicy()).changed(
+            {"timeout": timeout, "max_retries": max_retries, "extra_headers": default_headers}
+        )
+        self._hooks = tuple(hooks)
+        self._binding = Binding(self._exchange, max_connections=max_connections)
+        self.chat = Chat(self)
+        _configure_logging()
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """The limiter that this session's calls wait for; None if they wait for none."""
+        return self._limiter
+
+    @property
+    def base_url(self) -> str:
+        """The API's address."""
+        return self._origin.base_url
+
+    def with_options(self, **options: Unpack[CallOptions]) -> FluenceSession:
+        """The same session (its connections, limiter and hooks) with other options for its calls.
+
+        Raises:
+            ValueError, TypeError: An option that is not known or cannot work.
+
+        Example:
+            ```python
+            nightly = fluence.with_options(priority="batch", max_retries=8)
+            ```
+        """
+        variant = object.__new__(FluenceSession)
+        variant.__dict__.update(self.__dict__)
+        variant._options = self._options.changed(options)
+        variant.chat = Chat(variant)
+        return variant
+
+    def _prepare(self, params: Mapping[str, Any], *, stream: bool) -> tuple[Exchange, Call]:
+        """Check everything that can be checked before anything is spent."""
+        given = {name: value for name, value in params.items() if name in _OPTIONS}
+        options = self._options.changed(given) if given else self._options
+        wire = {name: value for name, value in params.items() if name not in _OPTIONS}
+        body = encode_request(wire, stream=stream)
+        exchange = self._binding.get()
+        call_id = uuid.uuid4().hex
+        call = Call(
+            url=self._origin.completions_url,
+            headers=self._headers(options, stream=stream, call_id=call_id),
+            body=body.data,
+            model=body.model,
+            choices=body.choices,
+            stream=stream,
+            timeout=options.timeout,
+            retry=options.retry,
+            lane=_LANES[options.priority],
+            keep_raw=options.keep_raw,
+            call_id=call_id,
+            started=exchange.clock(),
+            meta=Meta(tags=dict(options.tags)),
+        )
+        return exchange, call
+
+    def _headers(self, options: _Options, *, stream: bool, call_id: str) -> Mapping[str, str]:
+        return {
+            "Authorization": self._key.authorization,
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream" if stream else "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "fluence-async",
+            "Idempotency-Key": call_id,
+            **options.extra_headers,
+        }
+
+    def _exchange(self, transport: Transport) -> Exchange:
+        return Exchange(
+            transport,
+            limiter=self._limiter,
+            quota=quota_of(self._origin.name),
+            key=self._key,
+            hooks=self._hooks,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection; the session cannot be used after that. Idempotent."""
+        await self._binding.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a session cannot be pickled: open one where it is used")
+
+    def __repr__(self) -> str:
+        return f"<FluenceSession of {self._origin.name}: {self._binding.state}>"
+
+
+def _key_or_environment(api_key: str | None) -> str:
+    key = api_key if api_key is not None else os.environ.get("FLUENCE_API_KEY")
+    if key is None:
+        raise ValueError("no API key: pass api_key=, or set FLUENCE_API_KEY")
+    return key
+
+
+def _limiter(
+    limiter: str | Limiter | None,
+    limits: Sequence[str | RateLimit],
+    key: ApiKey,
+    origin: Origin,
+) -> Limiter | None:
+    if limiter is None or isinstance(limiter, Limiter):
+        return limiter
+    if limiter == "memory":
+        return shared_limiter(limiter_name(key.reveal(), origin.name), limits)
+    raise ValueError(f"limiter={limiter!r}: must be 'memory', a Limiter, or None for none")
+
+
+def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        if not isinstance(value, str) or not name.isascii() or not f"{name}{value}".isprintable():
+            raise ValueError(
+                f"the header {name!r} must have a str of printable characters as its value"
+            )
+    return headers
+
+
+def _configure_logging() -> None:
+    """`FLUENCE_LOG=info|debug` shows the package's log without further set-up."""
+    level = os.environ.get("FLUENCE_LOG", "").upper()
+    if not level:
+        return
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError(f"FLUENCE_LOG={level.lower()!r}: one of debug, info, warning, error")
+    logger = logging.getLogger("fluence_async")
+    logger.setLevel(level)
+    if not logger.handlers and not logging.getLogger().handlers:
+        logger.addHandler(logging.StreamHandler())

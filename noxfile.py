@@ -1,0 +1,76 @@
+"""What a change must pass: `nox` runs the tests on each Python that is there, lint and typing.
+
+What each session installs stands in pyproject.toml's `[dependency-groups]`. The environments are
+virtualenv's, never uv's: one way of installing, the one that the README tells.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # a line says which one is missing
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint", "typing"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+# This interpreter is always among them, so that "no Python was there" can never pass.
+PYTHONS = sorted({*nox.project.python_versions(PYPROJECT), HERE}, key=lambda v: int(v[2:]))
+
+if sys.version_info < (3, 11):
+    raise SystemExit(f"fluence_async needs Python 3.11 or newer; this is {HERE}")
+
+
+def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
+    """Install the checkout with its extras, and the groups' packages."""
+    packages = nox.project.dependency_groups(PYPROJECT, *groups)
+    session.install("--quiet", "--editable", f".[{extras}]", *packages)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The whole suite, and what reads from the network once more on aiohttp's Python parser."""
+    install(session, "test")
+    session.run("pytest", "-n", "2", *session.posargs)
+    if not session.posargs and session.python == HERE:
+        session.run(
+            "pytest", "-n", "2", "tests/shell", env={"AIOHTTP_NO_EXTENSIONS": "1"}
+        )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting, and the direction of imports."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Both checkers, and that every public symbol has a type."""
+    install(session, "typing")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "fluence_async", "--ignoreexternal")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines and branches the suite runs."""
+    install(session, "test")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """The figures, beside bare aiohttp and the peers."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
