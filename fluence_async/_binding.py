@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from anyio.lowlevel import current_token
 
-from .transports import open_transport
 from .transports._base import Transport
 
 __all__ = ["Binding"]
@@ -27,13 +26,15 @@ class Binding(Generic[T]):
     """What a session holds for the running loop.
 
     Args:
+        open_transport: Makes a transport for the running loop.
         make: From a fresh transport to what is held.
-        max_connections: The most connections at once; None for no bound.
     """
 
-    def __init__(self, make: Callable[[Transport], T], *, max_connections: int | None) -> None:
+    def __init__(
+        self, open_transport: Callable[[], Transport], make: Callable[[Transport], T]
+    ) -> None:
+        self._open_transport = open_transport
         self._make = make
-        self._max_connections = max_connections
         self._loop: Any = None
         self._pid = 0
         self._thread = 0
@@ -63,7 +64,7 @@ class Binding(Generic[T]):
                     "session for each thread; sessions of the same key share their limiter"
                 )
             self._transport.abandon()
-        self._transport = open_transport(max_connections=self._max_connections)
+        self._transport = self._open_transport()
         self._loop, self._pid, self._thread = loop, os.getpid(), threading.get_ident()
         self._held = self._make(self._transport)
         return self._held

@@ -9,35 +9,30 @@ it is released in a `finally`.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import msgspec
 
-from . import hooks as facts
+from ._call import Call, read_error_body
 from ._sansio.clocks import Deadline, soonest
 from ._sansio.codec import decode_status
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
+from ._telling import Telling
 from .errors import (
     APIConnectionError,
     APITimeoutError,
-    Clock,
     FluenceError,
     RateLimitError,
     ResponseError,
     StreamInterruptedError,
     TLSError,
 )
-from .meta import Attempt, Meta, RateLimitSnapshot
-from .options import RetryPolicy, Timeout
+from .meta import Attempt, RateLimitSnapshot
 from .transports._base import (
-    BodyBroken,
-    BodyTimeout,
     ConnectFailed,
     ConnectTimeout,
     Disconnected,
@@ -52,61 +47,15 @@ from .transports._base import (
 if TYPE_CHECKING:
     from .limiter import Limiter, Permit
 
-__all__ = ["Call", "Exchange", "quota_of", "read_body"]
+__all__ = ["Exchange", "quota_of"]
 
 T = TypeVar("T")
-logger = logging.getLogger("fluence_async")
-
-MAX_BODY = 64 * 2**20
-_MAX_ERROR_BODY = 64 * 1024
-_ERROR_BODY_S = 5.0
-_LONG_WAIT_S = 1.0
 _quotas: dict[str, RetryQuota] = {}
 
 
 def quota_of(origin: str) -> RetryQuota:
     """The process's retry quota for an origin: an outage is one outage for all its sessions."""
     return _quotas.setdefault(origin, RetryQuota())
-
-
-class Call(msgspec.Struct, kw_only=True):
-    """One logical call: what all its attempts share.
-
-    Attributes:
-        choices: How many choices were asked for.
-        lane: 0 for interactive, 1 for batch.
-        started: When it began, on the loop's clock.
-        front: It waits at the head of its lane, because it has waited before.
-    """
-
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
-    model: str
-    choices: int
-    stream: bool
-    timeout: Timeout
-    retry: RetryPolicy
-    lane: int
-    keep_raw: bool
-    call_id: str
-    started: float
-    meta: Meta
-    front: bool = False
-
-    @property
-    def total(self) -> Deadline:
-        """When it must have ended."""
-        return Deadline.after(self.started, self.timeout.total, "total")
-
-    def timed_out(self, clock: Clock, doing: str) -> APITimeoutError:
-        """The error of a clock that ran out while `doing`."""
-        seconds = getattr(self.timeout, clock)
-        return APITimeoutError(
-            f"timed out after {seconds:g} s {doing}; allow more with "
-            f"timeout=Timeout({clock}=...)",
-            clock=clock,
-        )
 
 
 class Exchange:
@@ -117,7 +66,7 @@ class Exchange:
         limiter: Whose units the attempts take; None for none.
         quota: The origin's retry quota.
         key: Scrubbed from the text of every error.
-        hooks: Who is told.
+        telling: How the hooks are told.
     """
 
     def __init__(
@@ -127,12 +76,12 @@ class Exchange:
         limiter: Limiter | None,
         quota: RetryQuota,
         key: ApiKey,
-        hooks: tuple[facts.Hook, ...] = (),
+        telling: Telling,
     ) -> None:
         self.transport = transport
         self.clock = transport.clock
         self.key = key
-        self.hooks = hooks
+        self.telling = telling
         self._limiter = limiter
         self._quota = quota
 
@@ -142,8 +91,14 @@ class Exchange:
         Raises:
             FluenceError: What the last attempt failed of; its `meta` tells of all of them.
         """
-        if self.hooks:
-            self._tell_started(call)
+        self.telling.started(call)
+        try:
+            return await self._run(call, begin)
+        except BaseException as error:  # told, cancelled or not, and raised as it is
+            self.telling.failed(call, error)
+            raise
+
+    async def _run(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
         taken = 0
         counted = 0
         freed = False
@@ -167,21 +122,20 @@ class Exchange:
                     wait = wait if taken else None
             self._note_failure(call, error, wait, free=free)
             if wait is None:
-                raise self._final(call, error)
+                error.meta = call.meta
+                call.meta.total_s = self.clock() - call.started
+                raise error
             call.front = True
             await anyio.sleep(wait)
 
     # ─── one attempt ──────────────────────────────────────────────────────────────────────
 
-    async def _attempt(
-        self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]
-    ) -> T:
+    async def _attempt(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
         response = await self._send(call)
         try:
             if response.status != 200:
                 raise await self._refused(call, response)
-            if self.hooks:
-                self._tell_response(call)
+            self.telling.responded(call)
             return await begin(call, response)
         except BaseException:
             response.abort()
@@ -190,9 +144,7 @@ class Exchange:
     async def _send(self, call: Call) -> Response:
         permit = await self._acquire(call)
         timeout = call.timeout
-        until = soonest(
-            Deadline.after(self.clock(), timeout.first_byte, "first_byte"), call.total
-        )
+        until = soonest(Deadline.after(self.clock(), timeout.first_byte, "first_byte"), call.total)
         request = Request(
             url=call.url,
             headers=call.headers,
@@ -238,8 +190,7 @@ class Exchange:
             raise call.timed_out(until.clock, "waiting for the limiter") from None
         if permit.waited_s:
             call.meta.limiter_wait_s += permit.waited_s
-            if self.hooks and permit.waited_s > _LONG_WAIT_S:
-                self.tell(facts.LimiterWaited(call_id=call.call_id, wait_s=permit.waited_s))
+            self.telling.waited(call, permit.waited_s)
         return permit
 
     async def _refused(self, call: Call, response: Response) -> FluenceError:
@@ -255,8 +206,7 @@ class Exchange:
                 "are not followed, because the key would go along: set base_url to the new place",
                 status_code=status,
             )
-        until = min(self.clock() + _ERROR_BODY_S, call.total.at)
-        body = await _start_of_body(response, until)
+        body = await read_error_body(call, response, self.clock)
         retry_after = parse_retry_after(response.headers, now=time.time())
         if status < 400:
             return ResponseError(
@@ -305,123 +255,12 @@ class Exchange:
         call.meta.failures.append(
             Attempt(error=type(error).__name__, message=error.message, wait_s=wait, free=free)
         )
-        logger.info(
-            "attempt %d failed of %s, next in %s s", call.meta.attempts, type(error).__name__, wait
-        )
-        if self.hooks:
-            self.tell(
-                facts.AttemptFailed(
-                    call_id=call.call_id,
-                    attempt=call.meta.attempts,
-                    error=type(error).__name__,
-                    message=error.message,
-                )
-            )
-            if wait is not None:
-                self.tell(
-                    facts.RetryScheduled(
-                        call_id=call.call_id, attempt=call.meta.attempts + 1, wait_s=wait
-                    )
-                )
-
-    def _final(self, call: Call, error: FluenceError) -> FluenceError:
-        error.meta = call.meta
-        call.meta.total_s = self.clock() - call.started
-        if self.hooks:
-            self.tell(
-                facts.CallFailed(
-                    call_id=call.call_id,
-                    model=call.model,
-                    error=type(error).__name__,
-                    message=error.message,
-                    usage=getattr(error, "usage", None),
-                    meta=call.meta,
-                )
-            )
-        return error
-
-    # ─── telling ──────────────────────────────────────────────────────────────────────────
-
-    def tell(self, fact: facts.Fact) -> None:
-        """Tell every hook; one that raises is logged and never disturbs the call."""
-        for hook in self.hooks:
-            try:
-                hook(fact)
-            except Exception:
-                logger.exception("a hook raised on %s; the call goes on", type(fact).__name__)
-
-    def _tell_started(self, call: Call) -> None:
-        self.tell(
-            facts.CallStarted(
-                call_id=call.call_id,
-                model=call.model,
-                stream=call.stream,
-                origin=call.url,
-                tags=call.meta.tags,
-            )
-        )
-
-    def _tell_response(self, call: Call) -> None:
-        assert call.meta.headers_s is not None
-        self.tell(
-            facts.ResponseStarted(
-                call_id=call.call_id,
-                attempt=call.meta.attempts,
-                request_id=call.meta.request_id,
-                headers_s=call.meta.headers_s,
-            )
-        )
+        self.telling.attempt_failed(call, error, wait)
 
 
 def _was_stale(error: FluenceError) -> bool:
     """A kept-alive connection that the server was just closing: nobody's failure."""
     return isinstance(error.__cause__, Disconnected) and error.__cause__.reused
-
-
-async def read_body(call: Call, response: Response, clock: Callable[[], float]) -> bytes:
-    """The whole body of a good response.
-
-    Raises:
-        APITimeoutError: The idle or the total clock ran out.
-        APIConnectionError: The body broke.
-        ResponseError: It is larger than 64 MiB, or its encoding is invalid.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        deadline = soonest(Deadline.after(clock(), call.timeout.idle, "idle"), call.total)
-        try:
-            data = await response.receive(deadline.at)
-        except BodyTimeout as error:
-            raise call.timed_out(deadline.clock, "reading the answer") from error
-        except BodyBroken as error:
-            if error.undecodable:
-                raise ResponseError(str(error), status_code=response.status) from error
-            raise APIConnectionError(str(error)) from error
-        if not data:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-        size += len(data)
-        if size > MAX_BODY:
-            raise ResponseError(
-                f"the server's answer is larger than {MAX_BODY} bytes, which no completion is",
-                status_code=response.status,
-            )
-        parts.append(data)
-
-
-async def _start_of_body(response: Response, until: float) -> bytes:
-    """As much of an error's body as comes in time, is whole and fits: never an error itself."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        while size < _MAX_ERROR_BODY and (data := await response.receive(until)):
-            parts.append(data)
-            size += len(data)
-        if size < _MAX_ERROR_BODY:
-            await response.aclose()
-    except TransportError:
-        pass
-    return b"".join(parts)[:_MAX_ERROR_BODY]
 
 
 def _rate_limit(headers: Mapping[str, str]) -> RateLimitSnapshot:

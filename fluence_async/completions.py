@@ -7,14 +7,15 @@ create / stream → encode → Call → exchange.run → begin: a whole completi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Generator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from . import hooks as facts
-from ._exchange import Call, Exchange, read_body
+from ._call import Call, read_body
+from ._exchange import Exchange
 from ._sansio.codec import decode_completion, is_event_stream, is_json
-from .errors import APIConnectionError, FluenceError, ResponseError
+from .errors import APIConnectionError, ResponseError
 from .options import ChatParams
 from .stream import ChatStream
 from .transports._base import Response
@@ -48,7 +49,9 @@ class Completions:
     ) -> ChatCompletion: ...
 
     @overload
-    async def create(self, *, stream: Literal[True], **params: Unpack[ChatParams]) -> ChatStream: ...
+    async def create(
+        self, *, stream: Literal[True], **params: Unpack[ChatParams]
+    ) -> ChatStream: ...
 
     @overload
     async def create(
@@ -97,7 +100,9 @@ class Completions:
 
         Example:
             ```python
-            async with fluence.chat.completions.stream(model="fluence-chat", messages="Hi") as stream:
+            async with fluence.chat.completions.stream(
+                model="fluence-chat", messages="Hi"
+            ) as stream:
                 async for chunk in stream:
                     print(chunk.text, end="")
             ```
@@ -160,57 +165,22 @@ class _Begin:
         meta = call.meta
         meta.total_s = exchange.clock() - call.started
         completion.__dict__["meta"] = meta
-        if exchange.hooks:
-            exchange.tell(
-                facts.CallFinished(
-                    call_id=call.call_id,
-                    model=completion.model or call.model,
-                    complete=True,
-                    finish_reason=completion.finish_reason,
-                    usage=completion.usage,
-                    meta=meta,
-                )
-            )
+        exchange.telling.finished(call, completion)
         return completion
 
     async def stream(self, call: Call, response: Response) -> ChatStream:
         exchange = self._exchange
         stream = ChatStream(response, call, key=exchange.key, clock=exchange.clock)
 
-        def on_done(stream: ChatStream, error: FluenceError | None) -> None:
-            if exchange.hooks:
-                exchange.tell(_ending(call, stream, error))
-
-        return await stream.begin(on_done)
-
-
-def _ending(
-    call: Call, stream: ChatStream, error: FluenceError | None
-) -> facts.CallFinished | facts.CallFailed:
-    if error is not None:
-        return facts.CallFailed(
-            call_id=call.call_id,
-            model=call.model,
-            error=type(error).__name__,
-            message=error.message,
-            usage=stream.usage,
-            meta=call.meta,
-        )
-    partial = stream.partial
-    return facts.CallFinished(
-        call_id=call.call_id,
-        model=partial.model or call.model,
-        complete=stream.complete,
-        finish_reason=partial.finish_reason,
-        usage=stream.usage,
-        meta=call.meta,
-    )
+        return await stream.begin(partial(exchange.telling.stream_done, call))
 
 
 def _wrong_type(
     content_type: str, response: Response, body: bytes, exchange: Exchange
 ) -> ResponseError:
-    kind = "a stream that was not asked for" if is_event_stream(content_type) else content_type[:100]
+    kind = (
+        "a stream that was not asked for" if is_event_stream(content_type) else content_type[:100]
+    )
     text = exchange.key.scrub(body[: 64 * 1024].decode("utf-8", "replace"))
     return ResponseError(
         f"the server answered with {kind!r} where JSON belongs: {text[:200]!r}; is base_url that "

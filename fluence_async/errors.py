@@ -105,9 +105,7 @@ class APIConnectionError(FluenceError):
 
     permanent: bool
 
-    def __init__(
-        self, message: str, *, permanent: bool = False, meta: Meta | None = None
-    ) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, meta: Meta | None = None) -> None:
         super().__init__(message, meta=meta)
         self.permanent = permanent
 

@@ -20,7 +20,6 @@ __all__ = [
     "CallFinished",
     "CallStarted",
     "Fact",
-    "FirstToken",
     "Hook",
     "LimiterWaited",
     "ResponseStarted",
@@ -71,13 +70,6 @@ class ResponseStarted(msgspec.Struct, frozen=True, kw_only=True):
     headers_s: float
 
 
-class FirstToken(msgspec.Struct, frozen=True, kw_only=True):
-    """The first text or tool call of a stream came, `first_token_s` seconds after the call began."""
-
-    call_id: str
-    first_token_s: float
-
-
 class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
     """A call ended well, or its reader closed it early (`complete` is False)."""
 
@@ -90,7 +82,7 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """A call ended in an error. `error` is its class's name."""
+    """A call ended in an error, or was cancelled. `error` is the exception's class name."""
 
     call_id: str
     model: str
@@ -106,7 +98,6 @@ Fact: TypeAlias = (
     | AttemptFailed
     | RetryScheduled
     | ResponseStarted
-    | FirstToken
     | CallFinished
     | CallFailed
 )

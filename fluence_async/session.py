@@ -10,23 +10,27 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, Unpack
 
 import msgspec
 
 from ._binding import Binding
-from ._exchange import Call, Exchange, quota_of
+from ._call import Call
+from ._exchange import Exchange, quota_of
 from ._sansio.bucket import DOCUMENTED_LIMITS, RateLimit
 from ._sansio.origin import API_BASE_URL, Origin
 from ._sansio.request import encode_request
 from ._sansio.secret import ApiKey
+from ._telling import Telling
 from .completions import Chat
 from .hooks import Hook
 from .limiter import Limiter, limiter_name, shared_limiter
 from .meta import Meta
 from .options import CallOptions, RetryPolicy, Timeout
+from .transports import open_transport
 from .transports._base import Transport
 
 __all__ = ["FluenceSession"]
@@ -89,6 +93,8 @@ class FluenceSession:
         allow_insecure: Allow `http:` to another machine; the key then travels readable.
         retry: How often and how long to try again, in full.
         max_connections: The most connections at once; None for no bound but the limiter's.
+        transport: Makes a transport of your own for the running loop; it passes the contract in
+            `fluence_async.testing`.
 
     Raises:
         ValueError: A setting that cannot work; the message says which and what would.
@@ -115,6 +121,7 @@ class FluenceSession:
         allow_insecure: bool = False,
         retry: RetryPolicy | None = None,
         max_connections: int | None = None,
+        transport: Callable[[], Transport] | None = None,
     ) -> None:
         self._key = ApiKey(_key_or_environment(api_key))
         del api_key  # no traceback of a later line may show it
@@ -127,7 +134,9 @@ class FluenceSession:
             {"timeout": timeout, "max_retries": max_retries, "extra_headers": default_headers}
         )
         self._hooks = tuple(hooks)
-        self._binding = Binding(self._exchange, max_connections=max_connections)
+        self._binding = Binding(
+            transport or partial(open_transport, max_connections=max_connections), self._exchange
+        )
         self.chat = Chat(self)
         _configure_logging()
 
@@ -200,7 +209,7 @@ class FluenceSession:
             limiter=self._limiter,
             quota=quota_of(self._origin.name),
             key=self._key,
-            hooks=self._hooks,
+            telling=Telling(self._hooks),
         )
 
     async def aclose(self) -> None:

@@ -21,7 +21,7 @@ from typing import NoReturn, Self
 
 import anyio
 
-from ._exchange import Call, read_body
+from ._call import Call, read_body
 from ._sansio.clocks import Deadline, soonest
 from ._sansio.codec import ChunkDecoder, is_event_stream, is_json
 from ._sansio.fold import Fold
@@ -229,9 +229,7 @@ class ChatStream:
             now = clock()
             if progress is None:
                 progress = Deadline.after(now, timeout.progress, "progress")
-            until = soonest(
-                Deadline.after(now, timeout.idle, "idle"), progress, self._call.total
-            )
+            until = soonest(Deadline.after(now, timeout.idle, "idle"), progress, self._call.total)
             try:
                 data = await self._response.receive(until.at)
             except BodyTimeout:

@@ -231,6 +231,7 @@ class ChatCompletion(_Wire, dict=True):
         model: The model that answered.
         choices: The answers; one unless `n` asked for more.
         usage: The tokens that it cost; None where the server did not say.
+        error: Always None: a body with an error is raised and not returned.
     """
 
     id: str = ""
@@ -241,6 +242,7 @@ class ChatCompletion(_Wire, dict=True):
     usage: Usage | None = None
     system_fingerprint: str | None = None
     service_tier: str | None = None
+    error: None = None
 
     @property
     def message(self) -> Message:
@@ -318,6 +320,7 @@ class ChatCompletionChunk(_Leaf):
     Attributes:
         choices: What each choice gains; may be empty, as in the chunk that carries the usage.
         usage: The tokens that the call cost, in the last chunk.
+        error: Always None: an event with an error is raised and not yielded.
     """
 
     id: str = ""
@@ -328,6 +331,7 @@ class ChatCompletionChunk(_Leaf):
     usage: Usage | None = None
     system_fingerprint: str | None = None
     service_tier: str | None = None
+    error: None = None
 
     @property
     def text(self) -> str:

@@ -1,8 +1,7 @@
 """The house: which room each module is in, and the laws that hold it up.
 
 Every law is a function from source texts to a list of violations, each of which says what to do.
-The real package must have none, and for every law there is a small house that breaks it. Imports
-are read from the syntax tree, also inside functions and under `TYPE_CHECKING`.
+The real package must have none, and for every law there is a small house that breaks it.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-PACKAGE = "fluence_async"
+from tests.imports import PACKAGE, House, Module, imports, read_house
+
 ROOT = Path(__file__).parent.parent / PACKAGE
 
 # ─── the map ──────────────────────────────────────────────────────────────────────────────
@@ -57,7 +56,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exchange": ("_exchange",),
     "stream": ("stream",),
     "completions": ("completions",),
-    "session": ("session",),
+    "session": ("_binding", "session"),
     "door": ("",),
     "server": ("server",),
     "cli": ("cli", "__main__"),
@@ -92,15 +91,19 @@ LIBRARIES: dict[str, frozenset[str]] = {
 }
 """Every foreign library, and the rooms or modules that may import it."""
 
-PURE = frozenset(
-    """__future__ abc base64 binascii bisect codecs collections contextlib copy dataclasses datetime
-    decimal email enum fractions functools hashlib heapq hmac html inspect ipaddress itertools json
-    math numbers operator re reprlib string textwrap types typing unicodedata urllib""".split()
-)
+# fmt: off
+PURE = frozenset({
+    "__future__", "abc", "base64", "binascii", "bisect", "codecs", "collections",
+    "contextlib", "copy", "dataclasses", "datetime", "decimal", "email", "enum",
+    "fractions", "functools", "hashlib", "heapq", "hmac", "html", "inspect", "ipaddress",
+    "itertools", "json", "math", "numbers", "operator", "re", "reprlib", "string",
+    "textwrap", "types", "typing", "unicodedata", "urllib",
+})
+# fmt: on
 """Of the standard library, what the rules may import: values in, values out."""
 
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "breakpoint", "__import__"})
-CLOCK_READINGS = frozenset({"now", "utcnow", "today"})
+CLOCK_READINGS = (".now", ".utcnow", ".today")
 
 MAX_FILE, MAX_FUNCTION, MAX_CORE = 300, 60, 4000
 LONG_FILES: dict[str, str] = {}
@@ -110,67 +113,222 @@ FORBIDDEN_NAMES = re.compile(
     "utils?|helpers?|commons?|core|managers?|handlers?|clients?|misc", re.IGNORECASE
 )
 
-# ─── reading ──────────────────────────────────────────────────────────────────────────────
+# ─── the laws ─────────────────────────────────────────────────────────────────────────────
 
 
-class Source(NamedTuple):
-    """One module. Names are relative to the package: `""`, `errors`, `_sansio.sse`."""
-
-    text: str
-    is_package: bool = False
-
-    @property
-    def tree(self) -> ast.Module:
-        return ast.parse(self.text)
+def room_of(module: str) -> str | None:
+    return next((room for room, modules in ROOMS.items() if module in modules), None)
 
 
-class Import(NamedTuple):
-    """One import. `target` is a module of ours without the package's name, or a foreign one."""
-
-    target: str
-    ours: bool
-    typing_only: bool
-    line: int
+def row_of(room: str) -> int:
+    return next(n for n, rooms in enumerate(ROWS) if room in rooms)
 
 
-House = Mapping[str, Source]
+def every_module_has_a_room(house: House) -> Iterator[str]:
+    mapped = {module for modules in ROOMS.values() for module in modules}
+    for name in sorted(house.keys() - mapped):
+        yield f"{name}: has no room: decide what it is about and enter it in ROOMS, or put it away"
+    for name in sorted(mapped - house.keys()):
+        yield f"{name}: is in ROOMS and not in the package: strike it out"
 
 
-def read(root: Path) -> House:
-    house = {}
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        is_package = parts[-1] == "__init__"
-        name = ".".join(parts[:-1] if is_package else parts)
-        house[name] = Source(path.read_text("utf-8"), is_package)
-    return house
+def imports_point_down(house: House) -> Iterator[str]:
+    for name in house:
+        for to in imports(name, house):
+            here, there = room_of(name), room_of(to.target)
+            if not to.ours or here is None:
+                continue
+            if there is None:
+                yield f"{name}:{to.line}: imports {to.target}, which has no room"
+            elif here != there and row_of(there) >= row_of(here):
+                if to.for_types and (name, to.target) in ARGUED_UPWARD:
+                    continue
+                yield (
+                    f"{name}:{to.line}: {here} imports {there} ({to.target}), not below it: move"
+                    " what is needed down, or hand it in as an argument"
+                )
 
 
-def imports(name: str, house: House) -> list[Import]:
-    """All imports of a module, wherever they stand in it."""
-    guarded = {
-        id(inner)
-        for node in ast.walk(house[name].tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for statement in node.body
-        for inner in [ast.unparse(statement)]
+def programs_use_the_public_api(house: House) -> Iterator[str]:
+    for name in house:
+        room = room_of(name)
+        allowed = PUBLIC_API_ONLY.get(room or "")
+        for to in imports(name, house) if allowed is not None else ():
+            if to.ours and room_of(to.target) != room and to.target not in (allowed or ()):
+                yield f"{name}:{to.line}: {room} imports {to.target}, which no user could"
+
+
+def the_rules_are_pure(house: House) -> Iterator[str]:
+    for name, module in house.items():
+        if room_of(name) != "sansio" and not name.startswith("_sansio."):
+            continue
+        for to in imports(name, house):
+            if not to.ours and to.target in sys.stdlib_module_names and to.target not in PURE:
+                yield f"{name}:{to.line}: imports {to.target}: take its result as an argument"
+        for node in ast.walk(module.tree):
+            line = f"{name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith | ast.Await):
+                yield f"{line}: waits: rules are values in, values out"
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in IMPURE_CALLS:
+                yield f"{line}: calls {ast.unparse(node.func)}"
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(CLOCK_READINGS):
+                yield f"{line}: reads a clock: take `now` as an argument"
+
+
+def libraries_stay_in_their_rooms(house: House) -> Iterator[str]:
+    for name in house:
+        for to in imports(name, house):
+            if to.ours or to.target in sys.stdlib_module_names:
+                continue
+            allowed = LIBRARIES.get(to.target)
+            if allowed is None:
+                yield f"{name}:{to.line}: imports {to.target}, which is not in LIBRARIES"
+            elif not {name, room_of(name)} & allowed:
+                yield f"{name}:{to.line}: imports {to.target}, whose place is {sorted(allowed)}"
+
+
+def sizes_are_small(house: House) -> Iterator[str]:
+    long_files, long_functions = set(), set()
+    for name, module in house.items():
+        lines = len(module.text.splitlines())
+        if lines > MAX_FILE:
+            long_files.add(name)
+            if name not in LONG_FILES:
+                yield f"{name}: {lines} lines: split it, or argue in LONG_FILES"
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                full = f"{name}.{node.name}"
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > MAX_FUNCTION:
+                    long_functions.add(full)
+                    if full not in LONG_FUNCTIONS:
+                        yield f"{full}: {lines} lines: split it, or argue in LONG_FUNCTIONS"
+    for name in sorted((LONG_FILES.keys() & house.keys()) - long_files):
+        yield f"{name}: is short enough now: strike it out of LONG_FILES"
+    for full in sorted(LONG_FUNCTIONS.keys() - long_functions):
+        if full.rpartition(".")[0] in house:
+            yield f"{full}: is short enough now, or gone: strike it out of LONG_FUNCTIONS"
+
+
+def the_spine_is_small(house: House) -> Iterator[str]:
+    spine = sum(
+        len(module.text.splitlines())
+        for name, module in house.items()
+        if row_of(room_of(name) or ROWS[0][0]) <= row_of("door")
+    )
+    if spine > MAX_CORE:
+        yield f"everything up to the front door has {spine} lines, more than {MAX_CORE}"
+
+
+def names_say_what_it_is(house: House) -> Iterator[str]:
+    for name, module in house.items():
+        defined = [node.name for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
+        for word in [*name.split("."), *defined]:
+            for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", word):
+                if FORBIDDEN_NAMES.fullmatch(part):
+                    yield f"{name}: {word}: `{part}` does not say what it is"
+
+
+def no_import_cycle(house: House) -> Iterator[str]:
+    graph = {
+        name: {
+            to.target
+            for to in imports(name, house)
+            if to.ours and not (to.for_types and (name, to.target) in ARGUED_UPWARD)
+        }
+        for name in house
     }
-    del guarded
-    found: list[Import] = []
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield "a cycle: " + " → ".join(name or PACKAGE for name in reversed(error.args[1]))
 
-    def visit(node: ast.AST, typing_only: bool) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            for child in node.body:
-                visit(child, True)
-            for child in node.orelse:
-                visit(child, typing_only)
-            return
-        for full in targets(node, name, house):
-            ours = full == PACKAGE or full.startswith(f"{PACKAGE}.")
-            target = full.removeprefix(PACKAGE).removeprefix(".") if ours else full.split(".")[0]
-            found.append(Import(target, ours, typing_only, node.lineno))  # type: ignore[attr-defined]
-        for child in ast.iter_child_nodes(node):
-            visit(child, typing_only)
 
-    visit(house[name].tree, False)
-    return found
+Law = Callable[[House], Iterator[str]]
+
+LAWS: list[Law] = [
+    every_module_has_a_room,
+    imports_point_down,
+    programs_use_the_public_api,
+    the_rules_are_pure,
+    libraries_stay_in_their_rooms,
+    sizes_are_small,
+    the_spine_is_small,
+    names_say_what_it_is,
+    no_import_cycle,
+]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_the_package_keeps_the_law(law: Law) -> None:
+    violations = list(law(read_house(ROOT)))
+    assert not violations, "\n".join(["", *violations])
+
+
+# ─── and every law can be broken ──────────────────────────────────────────────────────────
+
+BREACHES: list[tuple[Law, dict[str, str], str]] = [
+    (every_module_has_a_room, {"novelty": ""}, "novelty: has no room"),
+    (every_module_has_a_room, {}, "errors: is in ROOMS and not in the package"),
+    (imports_point_down, {"errors": "from .session import x", "session": ""}, "errors:1"),
+    (imports_point_down, {"errors": "def f():\n    from . import session", "session": ""}, ":2"),
+    (imports_point_down, {"errors": "import fluence_async.session", "session": ""}, "errors:1"),
+    (imports_point_down, {"errors": "from fluence_async import session", "session": ""}, ":1"),
+    (imports_point_down, {"errors": "import_module('fluence_async.session')"}, "errors:1"),
+    (
+        imports_point_down,
+        {"errors": "if TYPE_CHECKING:\n    from .session import x", "session": ""},
+        "errors:2",
+    ),
+    (imports_point_down, {"session": "from . import __version__", "": ""}, "session:1"),
+    (imports_point_down, {"_sansio.sse": "from ..stream import x", "stream": ""}, "_sansio.sse:1"),
+    (
+        imports_point_down,
+        {"transports._base": "from ..limiter import x", "limiter": ""},
+        "transports imports limiter",
+    ),
+    (imports_point_down, {"session": "from .novelty import x", "novelty": ""}, "has no room"),
+    (programs_use_the_public_api, {"cli": "from ..session import x"}, "cli:1"),
+    (programs_use_the_public_api, {"server": "from .._sansio import retry"}, "server:1"),
+    (the_rules_are_pure, {"_sansio.sse": "import time"}, "imports time"),
+    (the_rules_are_pure, {"_sansio.sse": "def f():\n    from os import path"}, "_sansio.sse:2"),
+    (the_rules_are_pure, {"_sansio.novelty": "import random"}, "imports random"),
+    (the_rules_are_pure, {"_sansio.sse": "async def f(): ..."}, "waits"),
+    (the_rules_are_pure, {"_sansio.sse": "datetime.now(UTC)"}, "reads a clock"),
+    (the_rules_are_pure, {"_sansio.sse": "open('x')"}, "calls open"),
+    (the_rules_are_pure, {"_sansio.sse": "print('x')"}, "calls print"),
+    (libraries_stay_in_their_rooms, {"stream": "import aiohttp"}, "whose place is"),
+    (libraries_stay_in_their_rooms, {"stream": "def f():\n    import trio"}, "stream:2"),
+    (libraries_stay_in_their_rooms, {"_sansio.sse": "import anyio.abc"}, "whose place is"),
+    (libraries_stay_in_their_rooms, {"stream": "import requests"}, "not in LIBRARIES"),
+    (libraries_stay_in_their_rooms, {"stream": "import_module(name)"}, "<computed>"),
+    (sizes_are_small, {"session": "x = 1\n" * (MAX_FILE + 1)}, "301 lines"),
+    (sizes_are_small, {"session": "def f():\n" + "    x = 1\n" * MAX_FUNCTION}, "61 lines"),
+    (the_spine_is_small, {"session": "x = 1\n" * (MAX_CORE + 1)}, "4001 lines"),
+    (names_say_what_it_is, {"http_utils": ""}, "`utils`"),
+    (names_say_what_it_is, {"session": "class HTTPClient: ..."}, "`Client`"),
+    (no_import_cycle, {"types": "from .meta import x", "meta": "from . import types"}, "a cycle"),
+    (
+        no_import_cycle,
+        {
+            "types": "from .meta import x",
+            "meta": "if typing.TYPE_CHECKING:\n    from .types import x",
+        },
+        "a cycle",
+    ),
+]
+
+
+@pytest.mark.parametrize(("law", "texts", "expected"), BREACHES)
+def test_a_breach_is_seen(law: Law, texts: dict[str, str], expected: str) -> None:
+    packages = {"", "_sansio", "transports", "limiter", "server", "cli"}
+    house = {name: Module(text, name in packages) for name, text in texts.items()}
+    assert any(expected in violation for violation in law(house)), list(law(house))
+
+
+def test_every_law_has_a_breach() -> None:
+    assert {law for law, _, _ in BREACHES} == set(LAWS)
+
+
+def test_every_room_has_one_row() -> None:
+    assert sorted(room for row in ROWS for room in row) == sorted(ROOMS)

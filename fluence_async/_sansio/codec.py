@@ -74,12 +74,10 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
         APIStatusError: The body is an error object (sent with status 200).
         ResponseError: It is no completion.
     """
-    completion = None
-    if b'"error"' not in body:
-        try:
-            completion = _completion.decode(body)
-        except _MALFORMED:
-            completion = None
+    try:
+        completion = _completion.decode(body)
+    except _MALFORMED:
+        completion = None
     if completion is None or not completion.choices:
         completion = _lenient_completion(body, key)
     if keep_raw:
@@ -191,9 +189,7 @@ class ChunkDecoder:
         max_event: The largest event, in bytes.
     """
 
-    def __init__(
-        self, *, key: ApiKey, keep_raw: bool = False, max_event: int = 16 * 2**20
-    ) -> None:
+    def __init__(self, *, key: ApiKey, keep_raw: bool = False, max_event: int = 16 * 2**20) -> None:
         self._sse = SSEDecoder(max_event=max_event)
         self._key = key
         self._keep_raw = keep_raw
@@ -231,13 +227,12 @@ class ChunkDecoder:
         return [_as_chunk(completion)]
 
     def _decode_lines(self, lines: bytes, count: int) -> list[ChatCompletionChunk]:
-        if b'"error"' not in lines:
-            try:
-                chunks = _chunk.decode_lines(lines)
-            except _MALFORMED:
-                chunks = []
-            if len(chunks) == count:
-                return chunks
+        try:
+            chunks = _chunk.decode_lines(lines)
+        except _MALFORMED:
+            chunks = []
+        if len(chunks) == count:
+            return chunks
         return self._decode_each(line.decode("utf-8", "replace") for line in lines.split(b"\n"))
 
     def _decode_events(self, events: list[ServerSentEvent]) -> list[ChatCompletionChunk]:
@@ -263,7 +258,7 @@ class ChunkDecoder:
         return chunks
 
     def _decode_one(self, text: str) -> ChatCompletionChunk:
-        if not self._keep_raw and not self._surrogates.pending and '"error"' not in text:
+        if not self._keep_raw and not self._surrogates.pending:
             try:
                 return _chunk.decode(text)
             except _MALFORMED:
@@ -319,7 +314,8 @@ def _no_constant(name: str) -> NoReturn:
 
 def _convert(raw: Mapping[str, Any], kind: type[T]) -> T:
     try:
-        return msgspec.convert(_without_nulls(raw), kind, strict=False)
+        fields = {name: value for name, value in raw.items() if name != "error"}
+        return msgspec.convert(_without_nulls(fields), kind, strict=False)
     except OverflowError as error:
         raise ValueError(str(error)) from None
 
@@ -351,9 +347,7 @@ def _as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:
             refusal=message.refusal,
             reasoning_content=message.reasoning_content,
             tool_calls=[
-                msgspec.convert(
-                    {"index": index, **msgspec.to_builtins(call)}, ToolCallDelta
-                )
+                msgspec.convert({"index": index, **msgspec.to_builtins(call)}, ToolCallDelta)
                 for index, call in enumerate(message.tool_calls or ())
             ]
             or None,

@@ -80,8 +80,8 @@ def _messages(messages: Any) -> Sequence[Any]:
     if messages is None:
         raise TypeError("messages is missing: pass a str or a list of messages")
     if isinstance(messages, str):
-        messages = [Message(role="user", content=messages)] if messages else []
-    if isinstance(messages, Mapping | Message) or not isinstance(messages, Sequence):
+        return _messages([Message(role="user", content=messages)] if messages else [])
+    if not isinstance(messages, Sequence):
         raise TypeError(
             f"messages must be a str or a list of messages, not {type(messages).__name__}"
         )

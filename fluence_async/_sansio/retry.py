@@ -14,7 +14,9 @@ and measure with the wall clock.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 
 from ..errors import (
     APIConnectionError,
@@ -25,6 +27,7 @@ from ..errors import (
     RateLimitError,
     StreamInterruptedError,
     StreamServerError,
+    StreamTimeoutError,
     TLSError,
 )
 from ..options import RetryPolicy
@@ -38,6 +41,9 @@ __all__ = [
 ]
 
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_DOUBLINGS = 64
+"""Beyond these the backoff's bound has long met its cap."""
+_SECONDS = re.compile(r"\s*[0-9]*\.?[0-9]+\s*", re.ASCII)
 
 
 class RetryQuota:
@@ -80,7 +86,7 @@ def is_retryable(error: FluenceError) -> bool:
     match error:
         case TLSError() | QuotaExceededError():
             return False
-        case APITimeoutError():
+        case APITimeoutError() | StreamTimeoutError():
             return error.clock not in ("total", "queue")
         case APIStatusError():
             return error.status_code in _RETRYABLE_STATUSES
@@ -131,7 +137,7 @@ def _backoff_bound(policy: RetryPolicy, attempt: int) -> float:
     waits = expo(base=2, factor=policy.base_s, max_value=policy.cap_s)
     next(waits)
     bound = 0.0
-    for _ in range(attempt):
+    for _ in range(min(attempt, _DOUBLINGS)):
         bound = next(waits)
     return bound
 
@@ -171,21 +177,20 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None
 
 
 def _positive(text: str | None) -> float | None:
-    if text is None or not text.isascii() or "_" in text:
+    if text is None or not _SECONDS.fullmatch(text):
         return None
-    try:
-        number = float(text)
-    except ValueError:
-        return None
+    number = float(text)
     return number if 0 < number < math.inf else None
 
 
 def _timestamp(text: str | None) -> float | None:
-    if text is None:
+    if text is None or not text.isascii():
         return None
     from email.utils import parsedate_to_datetime  # here: 20 ms of import for a rare header
 
     try:
-        return parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        # Without a zone it is UTC, as every HTTP date, and not this machine's local time.
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, OSError):
         return None

@@ -1,0 +1,108 @@
+"""One logical call, and the body of its response read within the call's clocks.
+
+Law: a body is bounded in bytes and in time, whatever the server says of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from ._sansio.clocks import Deadline, soonest
+from .errors import APIConnectionError, APITimeoutError, Clock, ResponseError
+from .meta import Meta
+from .options import RetryPolicy, Timeout
+from .transports._base import BodyBroken, BodyTimeout, Response, TransportError
+
+__all__ = ["Call", "read_body", "read_error_body"]
+
+_MAX_BODY = 64 * 2**20
+_MAX_ERROR_BODY = 64 * 2**10
+_ERROR_BODY_S = 5.0
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """One logical call: what all its attempts share.
+
+    Attributes:
+        choices: How many choices were asked for.
+        lane: 0 for interactive, 1 for batch.
+        started: When it began, on the loop's clock.
+        front: It waits at the head of its lane, because it has waited before.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    model: str
+    choices: int
+    stream: bool
+    timeout: Timeout
+    retry: RetryPolicy
+    lane: int
+    keep_raw: bool
+    call_id: str
+    started: float
+    meta: Meta
+    front: bool = False
+
+    @property
+    def total(self) -> Deadline:
+        """When it must have ended."""
+        return Deadline.after(self.started, self.timeout.total, "total")
+
+    def timed_out(self, clock: Clock, doing: str) -> APITimeoutError:
+        """The error of a clock that ran out while `doing`."""
+        seconds = getattr(self.timeout, clock)
+        return APITimeoutError(
+            f"timed out after {seconds:g} s {doing}; allow more with timeout=Timeout({clock}=...)",
+            clock=clock,
+        )
+
+
+async def read_body(call: Call, response: Response, clock: Callable[[], float]) -> bytes:
+    """The whole body of a good response.
+
+    Raises:
+        APITimeoutError: The idle or the total clock ran out.
+        APIConnectionError: The body broke.
+        ResponseError: It is larger than 64 MiB, or its encoding is invalid.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        deadline = soonest(Deadline.after(clock(), call.timeout.idle, "idle"), call.total)
+        try:
+            data = await response.receive(deadline.at)
+        except BodyTimeout as error:
+            raise call.timed_out(deadline.clock, "reading the answer") from error
+        except BodyBroken as error:
+            if error.undecodable:
+                raise ResponseError(str(error), status_code=response.status) from error
+            raise APIConnectionError(str(error)) from error
+        if not data:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        size += len(data)
+        if size > _MAX_BODY:
+            raise ResponseError(
+                f"the server's answer is larger than {_MAX_BODY} bytes, which no completion is",
+                status_code=response.status,
+            )
+        parts.append(data)
+
+
+async def read_error_body(call: Call, response: Response, clock: Callable[[], float]) -> bytes:
+    """As much of an error's body as comes in time and fits, 64 KiB and 5 s; never an error."""
+    until = min(clock() + _ERROR_BODY_S, call.total.at)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while size < _MAX_ERROR_BODY and (data := await response.receive(until)):
+            parts.append(data)
+            size += len(data)
+        if size < _MAX_ERROR_BODY:
+            await response.aclose()
+    except TransportError:
+        pass
+    return b"".join(parts)[:_MAX_ERROR_BODY]

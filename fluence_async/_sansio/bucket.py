@@ -1,0 +1,300 @@
+"""The limiter's state machine: a claim and a time go in; "taken", or when to try again, comes out.
+
+Law (confirmed windows). A unit is gone from its take until `ub + hold`, where `ub` is a time by
+which its request had certainly arrived, and `hold` is the period and a margin:
+
+    window   limit, period, dimension, reserve · free · returns: (return_at, cost), in order
+    always   free + in flight + sum(returns) = limit
+
+    claim  │ FRESH │ HELD                     │ SENT                            │ DONE
+    take   │ HELD  │                          │                                 │
+    sent   │       │ SENT                     │                                 │
+    settle │       │ DONE, back at ub + hold  │ DONE, back at ub + hold         │
+    release│       │ DONE, back at once       │ DONE, back at now + unseen + hold │
+
+Why it holds, whatever the network does, for every server that forgets an arrival after a period:
+were there limit + 1 arrivals within one period, look at the one that took its unit last. One of
+the others had its unit back by then, so it had arrived a whole period earlier: a contradiction.
+What it needs is a clock that never goes back, and all windows taken together or none. The margin
+covers the rates of two clocks and the rounding of stamps.
+
+Times are integers, in nanoseconds: with floats, one that slept exactly as long as it was told can
+be short by an epsilon, over and over. Writes are ordered so that a state cut off between two of
+them (by a fork) counts a unit too many, never one too few.
+
+Rejected: a log of send times (a request that lingers arrives after its unit is back), a token
+bucket (twice the limit in one period), a heap of returns (the k-th in line asks for the k-th).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable, Mapping
+from copy import copy
+from typing import Final
+
+import msgspec
+
+from .rate_limit import DOCUMENTED_LIMITS, RateLimit
+
+__all__ = ["DOCUMENTED_LIMITS", "NEVER", "Bucket", "Claim", "RateLimit", "WindowSnapshot"]
+
+NEVER: Final = 2**63 - 1
+"""Not at a time that is known: a settle decides."""
+
+FRESH, HELD, SENT, DONE = range(4)
+
+_S: Final = 1_000_000_000
+
+
+class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One window at one moment.
+
+    Attributes:
+        limit: Its rate limit.
+        used: Units gone: in flight, or sent less than a period (and the margin) ago.
+        left: Units free; 0 also while more was used than the limit allows.
+        next_free_s: Seconds until one is free; None if that hangs on an answer not yet here.
+    """
+
+    __module__ = "fluence_async.limiter"
+
+    limit: RateLimit
+    used: int
+    left: int
+    next_free_s: float | None
+
+
+class Claim:
+    """What one request takes out of all windows together: units of each dimension."""
+
+    __slots__ = ("costs", "state")
+
+    def __init__(self, costs: Mapping[str, int]) -> None:
+        self.costs = costs
+        self.state = FRESH
+
+
+class _Window:
+    """The units of one rate limit: some free, some with a time of return, the others in flight."""
+
+    __slots__ = ("dimension", "free", "hold", "rate", "reserve", "returns")
+
+    def __init__(self, rate: RateLimit, hold: int, reserve: int) -> None:
+        self.rate = rate
+        self.dimension = rate.dimension
+        self.hold = hold
+        self.reserve = reserve
+        self.free = rate.limit
+        self.returns: deque[tuple[int, int]] = deque()
+
+    def advance(self, now: int) -> None:
+        returns = self.returns
+        while returns and returns[0][0] <= now:
+            self.free += returns.popleft()[1]
+
+    def put(self, at: int, cost: int) -> None:
+        if not self.returns or self.returns[-1][0] <= at:
+            self.returns.append((at, cost))
+        else:
+            insort(self.returns, (at, cost))
+
+    def free_at(self, units: int) -> int:
+        """When so many are free, if none is taken: 0 for now, NEVER if a settle decides."""
+        missing = units - self.free
+        if missing <= 0:
+            return 0
+        for at, cost in self.returns:
+            missing -= cost
+            if missing <= 0:
+                return at
+        return NEVER
+
+    @property
+    def in_flight(self) -> int:
+        return self.rate.limit - self.free - sum(cost for _, cost in self.returns)
+
+    def narrow(self, rate: RateLimit, reserve: int) -> None:
+        self.free -= self.rate.limit - rate.limit
+        self.rate = rate
+        self.reserve = reserve
+
+    def remember(self, elder: _Window, now: int) -> None:
+        """Be as if this window had stood as long as another one of its dimension."""
+        self.free -= elder.in_flight
+        for at, cost in elder.returns:
+            self.free -= cost
+            self.put(at - elder.hold + self.hold, cost)
+        self.advance(now)
+
+    def snapshot(self, now: int) -> WindowSnapshot:
+        self.advance(now)
+        at = self.free_at(1)
+        return WindowSnapshot(
+            limit=self.rate,
+            used=self.rate.limit - self.free,
+            left=max(0, self.free),
+            next_free_s=None if at == NEVER else max(0, at - now) / _S,
+        )
+
+
+class Bucket:
+    """All windows of one key, taken together or not at all.
+
+    Args:
+        limits: The windows.
+        reserve: The share of each window that only lane 0 may use, rounded down to units. Without
+            it, priority is worth nothing: an hour's window that lane 1 has emptied stays empty.
+        margin: What is added to every hold and every block, in ns.
+        drift: And to a hold, for each ns of its period.
+        unseen: How long an unanswered request may still arrive after it was given up, in ns.
+    """
+
+    __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
+
+    def __init__(
+        self,
+        limits: Iterable[RateLimit],
+        *,
+        reserve: float = 0.06,
+        margin: int = _S // 20,
+        drift: float = 5e-4,
+        unseen: int = 10 * _S,
+    ) -> None:
+        self._reserve = reserve
+        self._margin = margin
+        self._drift = drift
+        self._unseen = unseen
+        self.blocked_until = 0
+        self.windows: tuple[_Window, ...] = ()
+        self.tighten(limits, 0)
+
+    def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
+        """Obey these limits too: of two for the same dimension and period, the smaller.
+
+        A new window begins with what the longest of its dimension remembers.
+        """
+        for rate in limits:
+            alike = [each for each in self.windows if each.rate.dimension == rate.dimension]
+            same = [each for each in alike if each.rate.period_s == rate.period_s]
+            if not same:
+                hold = round(rate.period_s * _S * (1 + self._drift)) + self._margin
+                window = _Window(rate, hold, int(rate.limit * self._reserve))
+                if alike:
+                    window.remember(max(alike, key=lambda each: each.hold), now)
+                self.windows += (window,)
+            elif rate.limit < same[0].rate.limit:
+                same[0].narrow(rate, int(rate.limit * self._reserve))
+
+    def check(self, costs: Mapping[str, int], lane: int) -> None:
+        """Raise ValueError if a claim of these costs could never be taken in this lane."""
+        counted = {"requests"} | {window.dimension for window in self.windows}
+        for dimension, cost in costs.items():
+            if dimension not in counted:
+                raise ValueError(
+                    f"costs name {dimension!r}, which no limit counts: {sorted(counted)}"
+                )
+            if type(cost) is not int or cost < (dimension == "requests"):
+                raise ValueError(f"costs[{dimension!r}]={cost!r}: must be a whole number of units")
+        for window in self.windows:
+            most = window.rate.limit - (window.reserve if lane else 0)
+            if costs.get(window.dimension, 0) > most:
+                raise ValueError(
+                    f"costs[{window.dimension!r}]={costs[window.dimension]} never fit into "
+                    f"{window.rate}: at most {most} in lane {lane}; split the request"
+                )
+
+    def take(self, claim: Claim, now: int, lane: int = 0) -> int:
+        """Take a fresh claim's units, all or none.
+
+        Returns:
+            0 if they are taken; otherwise before when it is no use to try again, unless a claim
+            is settled or released first. `NEVER` if that alone decides.
+        """
+        wake = self.blocked_until if now < self.blocked_until else 0
+        costs = claim.costs
+        for window in self.windows:
+            returns = window.returns
+            if returns and returns[0][0] <= now:
+                window.advance(now)
+            cost = costs.get(window.dimension)
+            if cost:
+                if lane:
+                    cost += window.reserve
+                if cost > window.free:
+                    wake = max(wake, window.free_at(cost))
+        if wake:
+            return wake
+        for window in self.windows:
+            window.free -= costs.get(window.dimension, 0)
+        claim.state = HELD
+        return 0
+
+    def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
+        """No earlier than this can a claim be taken, if `ahead` requests go first and none of
+        what is in flight is released: what is known to be too late for a deadline."""
+        earliest = max(now, self.blocked_until)
+        for window in self.windows:
+            window.advance(now)
+            units = claim.costs.get(window.dimension, 0)
+            if units:
+                units += window.reserve if lane else 0
+                units += ahead if window.dimension == "requests" else 0
+                rounds, last = divmod(units - 1, window.rate.limit)
+                at = window.free_at(last + 1)
+                known = at if now < at < NEVER else now
+                earliest = max(earliest, known + rounds * window.hold)
+        return earliest
+
+    def sent(self, claim: Claim) -> None:
+        """The first byte may have left this machine."""
+        if claim.state == HELD:
+            claim.state = SENT
+
+    def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
+        """The request had arrived by `ub`, so its units have a time of return.
+
+        Args:
+            claim: Held or sent; a done one stays as it is.
+            ub: The upper bound of its arrival, in ns.
+            costs: What it came to, for dimensions that were estimated: less is given back at
+                once, more becomes a debt (`free` below zero).
+        """
+        if claim.state not in (HELD, SENT):
+            return
+        claim.state = DONE
+        for window in self.windows:
+            held = claim.costs.get(window.dimension, 0)
+            used = held if costs is None else max(0, costs.get(window.dimension, held))
+            if used:
+                window.put(ub + window.hold, used)
+            window.free += held - used
+
+    def release(self, claim: Claim, now: int) -> None:
+        """The request is over. Held: nothing left this machine, so its units are free again. Sent
+        and never settled: it may still arrive."""
+        if claim.state == SENT:
+            self.settle(claim, now + self._unseen)
+        elif claim.state == HELD:
+            claim.state = DONE
+            for window in self.windows:
+                window.free += claim.costs.get(window.dimension, 0)
+
+    def block(self, until: int) -> None:
+        """Let nobody take before `until` and the margin; an earlier block is never shortened."""
+        self.blocked_until = max(self.blocked_until, until + self._margin)
+
+    def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
+        """Every window at `now`."""
+        return tuple(window.snapshot(now) for window in self.windows)
+
+    def inherit(self, now: int) -> Bucket:
+        """The same bucket for another owner: what is in flight here is, there, without an answer;
+        claims on this one no longer move anything."""
+        heir = copy(self)
+        self.windows = ()
+        for window in heir.windows:
+            if window.in_flight:
+                window.put(now + self._unseen + window.hold, window.in_flight)
+        return heir

@@ -1,0 +1,130 @@
+"""What happens to a call goes in, facts go out to the hooks.
+
+Law: telling changes nothing. Without hooks it costs one question, and a hook that raises is
+logged while the call goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from . import hooks as facts
+from .errors import FluenceError
+
+if TYPE_CHECKING:
+    from ._call import Call
+    from .stream import ChatStream
+    from .types import ChatCompletion
+
+__all__ = ["Telling"]
+
+logger = logging.getLogger("fluence_async")
+
+
+class Telling:
+    """The hooks of a session, and how they are told.
+
+    Args:
+        hooks: Who is told, in order.
+    """
+
+    def __init__(self, hooks: tuple[facts.Hook, ...]) -> None:
+        self._hooks = hooks
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def tell(self, fact: facts.Fact) -> None:
+        """Tell every hook one fact."""
+        for hook in self._hooks:
+            try:
+                hook(fact)
+            except Exception:  # a boundary: the hook is not ours
+                logger.exception("a hook raised on %s; the call goes on", type(fact).__name__)
+
+    def started(self, call: Call) -> None:
+        """The call began."""
+        if self._hooks:
+            self.tell(
+                facts.CallStarted(
+                    call_id=call.call_id,
+                    model=call.model,
+                    stream=call.stream,
+                    origin=call.url,
+                    tags=call.meta.tags,
+                )
+            )
+
+    def waited(self, call: Call, wait_s: float) -> None:
+        """It waited for the limiter; short waits are not told."""
+        if self._hooks and wait_s > 1:
+            self.tell(facts.LimiterWaited(call_id=call.call_id, wait_s=wait_s))
+
+    def responded(self, call: Call) -> None:
+        """A good response's headers came."""
+        if self._hooks:
+            self.tell(
+                facts.ResponseStarted(
+                    call_id=call.call_id,
+                    attempt=call.meta.attempts,
+                    request_id=call.meta.request_id,
+                    headers_s=call.meta.headers_s or 0.0,
+                )
+            )
+
+    def attempt_failed(self, call: Call, error: FluenceError, wait_s: float | None) -> None:
+        """An attempt failed; another follows in `wait_s` seconds, or none."""
+        name, attempt = type(error).__name__, call.meta.attempts
+        logger.info("attempt %d failed of %s, next in %s s", attempt, name, wait_s)
+        if not self._hooks:
+            return
+        self.tell(
+            facts.AttemptFailed(
+                call_id=call.call_id, attempt=attempt, error=name, message=error.message
+            )
+        )
+        if wait_s is not None:
+            self.tell(
+                facts.RetryScheduled(call_id=call.call_id, attempt=attempt + 1, wait_s=wait_s)
+            )
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """The call ended in an error, or was cancelled."""
+        if self._hooks:
+            self.tell(
+                facts.CallFailed(
+                    call_id=call.call_id,
+                    model=call.model,
+                    error=type(error).__name__,
+                    message=error.message if isinstance(error, FluenceError) else "",
+                    usage=getattr(error, "usage", None),
+                    meta=call.meta,
+                )
+            )
+
+    def finished(self, call: Call, completion: ChatCompletion, *, complete: bool = True) -> None:
+        """The call ended well, or its reader closed it early."""
+        if self._hooks:
+            self.tell(
+                facts.CallFinished(
+                    call_id=call.call_id,
+                    model=completion.model or call.model,
+                    complete=complete,
+                    finish_reason=completion.finish_reason,
+                    usage=completion.usage,
+                    meta=call.meta,
+                )
+            )
+
+    def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
+        """A stream ended, one way or the other."""
+        if not self._hooks:
+            return
+        if error is not None:
+            self.failed(call, error)
+        else:
+            self.finished(call, stream.partial, complete=stream.complete)
+
+    def __repr__(self) -> str:
+        return f"<Telling: {len(self._hooks)} hooks>"

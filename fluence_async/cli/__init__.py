@@ -1,0 +1,29 @@
+"""The command line: `fluence chat` and `fluence serve`, made with the public API only."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_EXTRA = {"click", "markdown_it", "prompt_toolkit", "pygments", "rich", "typer"}
+
+
+def main() -> None:
+    """Run the command line that the process was started with; exits with its code.
+
+    What draws and parses is imported in here and not above: pip puts the `fluence` command on
+    PATH with or without the extra, and without it the command must be able to say so.
+    """
+    try:
+        from .app import run
+
+        run()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        print(
+            f"fluence: the command line needs {error.name}: pip install 'fluence-async[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)

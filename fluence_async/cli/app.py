@@ -1,0 +1,180 @@
+"""The commands and their options; the one place where an error becomes a line and an exit code.
+
+Exit codes: 0, 1 for a `FluenceError`, 2 for a mistake in the command line or the settings, 130
+for Ctrl-C, 141 where the reader of stdout has gone (`| head -1`), 143 for SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from .. import FluenceError, __version__
+from .asking import Settings
+from .terminal import complain, draws
+
+__all__ = ["run"]
+
+_app = typer.Typer(
+    name="fluence",
+    help="Talk to the Fluence Chat API.",
+    epilog="The key is read from FLUENCE_API_KEY, the API's address from FLUENCE_BASE_URL. "
+    "There is no option for the key: any user of this machine could read it in the list of "
+    "processes, and the shell would remember it.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run() -> NoReturn:
+    """Run the command line that the process was started with; exits with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # an encoding that lacks a character shows "?"
+            stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, _terminate)
+    _app(prog_name="fluence")
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End through every `finally`, so that the terminal is left as it was found."""
+    sys.exit(128 + number)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fluence {__version__}")
+        raise typer.Exit
+
+
+@_app.callback()
+def _fluence(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say it and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _outcome() -> Iterator[None]:
+    try:
+        yield
+    except FluenceError as error:
+        complain(error)
+        raise typer.Exit(1) from None
+    except ValueError as error:  # how the package says that a setting cannot work
+        raise typer.BadParameter(str(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # The interpreter will flush stdout once more; that must find somebody reading.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+
+
+@_app.command()
+def chat(
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(help="The question; without it, what is piped in, or a conversation."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Who answers.")] = "fluence-chat",
+    system: Annotated[str | None, typer.Option("--system", "-s", help="How to answer.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", "-t", min=0, max=2, help="How freely, 0 to 2.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="At most so many tokens.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object when the answer is whole: text, model, finish_reason, "
+            "usage, meta; and error, if it failed.",
+        ),
+    ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", help="Show the answer as it comes.")
+    ] = True,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="The API's address, before FLUENCE_BASE_URL.")
+    ] = None,
+) -> None:
+    """Ask a question, or hold a conversation.
+
+    With a question, or with text piped in, or with both (first the question, then the text),
+    the answer is streamed to standard output. With neither, on a terminal, it is a
+    conversation that remembers its turns; Ctrl-C stops an answer, Ctrl-D leaves.
+
+    Without FLUENCE_API_KEY and FLUENCE_BASE_URL a local server within the program answers,
+    which is no language model.
+    """
+    from .chat import answer_as_json, answer_as_text, question
+
+    settings = Settings(
+        model=model,
+        system=system,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        stream=stream,
+        base_url=base_url,
+    )
+    with _outcome():
+        asked = question(prompt or [])
+        if asked and as_json:
+            asyncio.run(answer_as_json(asked, settings))
+        elif asked:
+            asyncio.run(answer_as_text(asked, settings))
+        elif prompt or as_json or not (sys.stdin and sys.stdin.isatty() and draws(sys.stdout)):
+            raise typer.BadParameter("nothing is asked: give a question, or pipe one in")
+        else:
+            from .conversation import converse
+
+            asyncio.run(converse(settings))
+
+
+@_app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
+    ] = 8383,
+    pace: Annotated[
+        float, typer.Option(min=0, max=60, help="Seconds between two tokens of a stream.")
+    ] = 0.02,
+    limits: Annotated[
+        bool, typer.Option("--limits/--no-limits", help="100 requests a minute, 1000 an hour.")
+    ] = True,
+) -> None:
+    """Run the local Fluence server until Ctrl-C.
+
+    It speaks the documented API in full, keys and rate limits included, and is no language
+    model: its answers are computed from the questions. It prints how to point a client at it.
+    """
+    from .serve import serve_forever
+
+    with _outcome():
+        try:
+            asyncio.run(serve_forever(host=host, port=port, pace=pace, limited=limits))
+        except KeyboardInterrupt:
+            pass  # how a server in the foreground is meant to end
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            print(
+                f"fluence: cannot listen on {host}:{port}: {reason}; choose another --port",
+                file=sys.stderr,
+            )
+            raise typer.Exit(1) from None

@@ -1,0 +1,101 @@
+"""Who waits, in the order in which they are served, and until when.
+
+Law: lane 0 before lane 1; within a lane retries before first attempts; among equals, first come
+first served. Whoever leaves is gone at once, from wherever in the queue, so that a queue from
+which all have left holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from .._sansio.bucket import NEVER, Claim
+from ._park import Home
+
+__all__ = ["Waiter", "WaitQueue"]
+
+
+class Waiter:
+    """One parked call: its claim, where to wake it, and until when it waits (in ns; NEVER)."""
+
+    __slots__ = ("claim", "deadline", "home", "known_at", "rank", "ticket")
+
+    def __init__(self, claim: Claim, rank: int, deadline: int, home: Home) -> None:
+        self.claim = claim
+        self.rank = rank
+        self.deadline = deadline
+        self.home = home
+        self.ticket: Any = home.ticket()
+        self.known_at = NEVER
+        """If it is sent away: when a unit would have been free, as far as that was known."""
+
+    @property
+    def lane(self) -> int:
+        """0 interactive, 1 batch."""
+        return self.rank // 2
+
+
+class WaitQueue:
+    """Waiters by rank: 0 and 1 are the retries and the first attempts of lane 0, 2 and 3 of lane 1.
+
+    Every operation is O(1), save those on deadlines: O(log n), and nothing for who has none.
+    """
+
+    __slots__ = ("_deadlines", "_ranks", "_size")
+
+    def __init__(self) -> None:
+        # linked and hashed: a deque cannot lose its middle, a dict is slow at losing its head
+        self._ranks: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in range(4)]
+        self._size = 0
+        self._deadlines: list[tuple[int, int, Waiter]] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Waiter]:
+        for waiters in self._ranks:
+            yield from waiters
+
+    def __contains__(self, waiter: Waiter) -> bool:
+        return waiter in self._ranks[waiter.rank]
+
+    def ahead(self, rank: int) -> int:
+        """How many would be served before one that came now with this rank."""
+        return sum(map(len, self._ranks[: rank + 1])) if self._size else 0
+
+    def head(self) -> Waiter | None:
+        """Who is served next."""
+        if self._size:
+            for waiters in self._ranks:
+                if waiters:
+                    return next(iter(waiters))
+        return None
+
+    def append(self, waiter: Waiter) -> None:
+        """Let one come."""
+        self._ranks[waiter.rank][waiter] = None
+        self._size += 1
+        if waiter.deadline < NEVER:
+            heappush(self._deadlines, (waiter.deadline, id(waiter), waiter))
+
+    def remove(self, waiter: Waiter) -> None:
+        """Let one go."""
+        del self._ranks[waiter.rank][waiter]
+        self._size -= 1
+        if len(self._deadlines) > 2 * self._size:  # so a deadline outlives its waiter, but not long
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self]
+            heapify(self._deadlines)
+
+    def next_deadline(self) -> int:
+        """When the first of them gives up; NEVER if none does."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][2] not in self:
+            heappop(deadlines)
+        return deadlines[0][0] if deadlines else NEVER
+
+    def first_expired(self, now: int) -> Waiter | None:
+        """One whose deadline has passed; it is still in the queue."""
+        return self._deadlines[0][2] if self.next_deadline() <= now else None

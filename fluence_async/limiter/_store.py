@@ -1,0 +1,64 @@
+"""Where the units are: what a limiter asks of a store, in memory (`Bucket`), in a file, elsewhere.
+
+Law: a store decides and never waits. It answers each question at once, for one claim, at a time
+that comes in, in nanoseconds of the limiter's clock; the limiter calls it under its lock.
+
+A file that processes share fits as it is, with the boot clock as the limiter's: `take` answers
+when this process's turn comes, or in a millisecond while another process has the file's lock. A
+store that is itself awaited (Redis) fits under the same queue: the pump then hands the head its
+turn in place of its units; the head awaits the take in its own task, where it can be cancelled,
+sleeps as long as it is told, and at last pumps; settles and releases are posted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from .._sansio.bucket import Claim, WindowSnapshot
+from .._sansio.rate_limit import RateLimit
+
+__all__ = ["Store"]
+
+
+class Store(Protocol):
+    """What `Bucket` does, and any other store after it."""
+
+    @property
+    def blocked_until(self) -> int:
+        """Nobody takes before this."""
+        ...
+
+    def check(self, costs: Mapping[str, int], lane: int) -> None:
+        """Raise ValueError if such a claim could never be taken."""
+
+    def take(self, claim: Claim, now: int, lane: int) -> int:
+        """Take all or nothing: 0, or when to try again (NEVER: when a settle or release does)."""
+        ...
+
+    def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
+        """Before when no try can succeed, with so many requests ahead; `now` if nobody knows."""
+        ...
+
+    def sent(self, claim: Claim) -> None:
+        """Its first byte may have left this machine."""
+
+    def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
+        """It had arrived by `ub`, and came to `costs`."""
+
+    def release(self, claim: Claim, now: int) -> None:
+        """It is over, however far it came."""
+
+    def block(self, until: int) -> None:
+        """Let nobody take before `until`."""
+
+    def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
+        """Obey these limits too."""
+
+    def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
+        """Every window."""
+        ...
+
+    def inherit(self, now: int) -> Store:
+        """What a forked child goes on with; claims on this one move nothing any more."""
+        ...

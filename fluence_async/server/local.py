@@ -1,0 +1,126 @@
+"""The server on a socket, on the running asyncio loop: starts, listens, and is gone when closed.
+
+Closing waits for nobody: connections are cut and what hangs is cancelled, because a local
+server that outlives its test or its command is worse than an answer cut short. aiohttp's own
+runner waits for open handlers first, up to a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from .app import App, Received
+from .responders import Responder
+from .responders.rules import Rules
+from .windows import Windows
+
+__all__ = ["DOCUMENTED_LIMITS", "LocalServer"]
+
+DOCUMENTED_LIMITS = ("100/minute", "1000/hour")
+_BACKLOG = 4096
+
+
+class LocalServer:
+    """The Fluence Chat API on this machine, as an async context manager on asyncio.
+
+    Args:
+        host: The address to listen on; a literal one needs no resolver.
+        port: The port; 0 for any that is free.
+        api_keys: The keys that are good; by default one made up for this server.
+        limits: The rate limits for each key; None for none.
+        responder: Who answers; by default `Rules`, which says that it is no language model.
+        pace: Seconds between two tokens of a streamed answer.
+        time_scale: Seconds of the rate limits' clock per real second.
+        clock: The clock in seconds; by default the running loop's.
+        hosts: Names under which it may be addressed, beside `host` and the loopback's own.
+        watch: Is told each request that comes.
+
+    Attributes:
+        base_url: Where it is, ending in /v1. Known once it is entered.
+        api_key: The first of `api_keys`.
+    """
+
+    base_url: str
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_keys: Sequence[str] | None = None,
+        limits: Sequence[str] | None = DOCUMENTED_LIMITS,
+        responder: Responder | None = None,
+        pace: float = 0.02,
+        time_scale: float = 1.0,
+        clock: Callable[[], float] | None = None,
+        hosts: Sequence[str] = (),
+        watch: Callable[[Received], None] = lambda received: None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._keys = list(api_keys or [f"local-{secrets.token_urlsafe(24)}"])
+        self._windows = None if limits is None else Windows(limits)
+        self._responder = responder or Rules()
+        self._pace = pace
+        self._time_scale = time_scale
+        self._clock = clock
+        self._hosts = [host, *hosts]
+        self._watch = watch
+        self.api_key = self._keys[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'base_url', 'not started')!r})"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._http.connections)
+
+    @property
+    def answering(self) -> int:
+        """How many requests are being answered."""
+        return self._app.answering
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        clock = self._clock or loop.time
+        self._app = App(
+            self._responder,
+            keys=self._keys,
+            windows=self._windows,
+            clock=lambda: clock() * self._time_scale,
+            time_scale=self._time_scale,
+            pace=self._pace,
+            hosts=self._hosts,
+            watch=self._watch,
+        )
+        self._http = web.Server(self._app.answer, handler_cancellation=True, access_log=None)
+        self._listener = await loop.create_server(
+            self._http, self._host, self._port, backlog=_BACKLOG
+        )
+        port = self._listener.sockets[0].getsockname()[1]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.base_url = f"http://{host}:{port}/v1"
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._listener.close()
+        await asyncio.sleep(0)  # what was accepted a moment ago shows up
+        while self._http.connections:
+            for connection in self._http.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.sleep(0)
+        await self._listener.wait_closed()
+        await self._app.aclose()

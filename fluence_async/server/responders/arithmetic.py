@@ -1,0 +1,138 @@
+"""Text with a sum in it → the sum and its value, exactly, without `eval`.
+
+    sum     = product { ("+" | "-") product }
+    product = power { ("*" | "/") power }
+    power   = ["-" | "+"] power | atom ["^" power]
+    atom    = number | "(" sum ")" | "sqrt" atom
+
+Values are fractions. What would be large is refused by its size before it is computed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+__all__ = ["evaluate", "find"]
+
+_WORDS = [
+    (r"(?<=\d),(?=\d{3}\b)", ""),
+    (r"%\s*of\b|\bpercent\s+of\b", "/100*"),
+    (r"\bplus\b", "+"),
+    (r"\bminus\b|−", "-"),
+    (r"\b(?:times|multiplied by)\b|[×·]|(?<=\d)\s*x\s*(?=\d)", "*"),
+    (r"\b(?:divided by|over)\b|÷", "/"),
+    (r"\bsquared\b", "^2"),
+    (r"\bcubed\b", "^3"),
+    (r"\*\*|\bto the power of\b", "^"),
+    (r"\b(?:the )?square root of\b|√", " sqrt "),
+]
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d+/\d+/\d+")
+_SUM = re.compile(r"(?:sqrt|[\d.()+\-*/^\s]){3,200}")
+_ASKED = re.compile(r"\b(what|how much|calculate|compute|evaluate|solve|work out|sum)\b|=", re.I)
+_MARK = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|sqrt|[()+\-*/^])")
+_MOST_BITS = 2048
+
+
+def find(text: str) -> str | None:
+    """The first sum that `text` asks for, written with `+ - * / ^ ( )`; None if there is none."""
+    plain = _DATE.sub(" , ", text)
+    for pattern, mark in _WORDS:
+        plain = re.sub(pattern, mark, plain, flags=re.I)
+    for match in _SUM.finditer(plain):
+        found = match[0].strip()
+        while found.endswith((".", "-", "+", "*", "/", "^")):
+            found = found[:-1].rstrip()
+        asked = _ASKED.search(text) or len(found) > len(plain.strip()) - 3
+        if asked and re.search(r"\d|sqrt", found) and re.search(r"[\d)\s][+\-*/^]|sqrt", found):
+            return re.sub(r"\s+", " ", found)
+    return None
+
+
+def evaluate(expression: str) -> str | None:
+    """The value of a sum in words fit for an answer; None if it is no sum."""
+    try:
+        value = _Reader(expression).read()
+    except ZeroDivisionError:
+        return "undefined: it divides by zero"
+    except OverflowError:
+        return "too large for me"
+    except (ValueError, RecursionError):
+        return None
+    if value.denominator == 1:
+        return str(value.numerator)
+    return f"{float(value):.10g}"
+
+
+class _Reader:
+    """Reads one expression from left to right."""
+
+    def __init__(self, expression: str) -> None:
+        self._marks = _MARK.findall(expression)
+        if "".join(self._marks) != re.sub(r"\s", "", expression):
+            raise ValueError(expression)
+        self._marks.reverse()
+
+    def read(self) -> Fraction:
+        value = self._sum()
+        if self._marks:
+            raise ValueError(self._marks[-1])
+        return value
+
+    def _next(self, *marks: str) -> str | None:
+        return self._marks.pop() if self._marks and self._marks[-1] in marks else None
+
+    def _sum(self) -> Fraction:
+        value = self._product()
+        while mark := self._next("+", "-"):
+            other = self._product()
+            value = value + other if mark == "+" else value - other
+        return value
+
+    def _product(self) -> Fraction:
+        value = self._power()
+        while mark := self._next("*", "/"):
+            other = self._power()
+            value = _bounded(value * other if mark == "*" else value / other)
+        return value
+
+    def _power(self) -> Fraction:
+        if sign := self._next("-", "+"):
+            return -self._power() if sign == "-" else self._power()
+        base = self._atom()
+        if not self._next("^"):
+            return base
+        exponent = self._power()
+        if exponent.denominator != 1:
+            return Fraction(_real(float(base) ** float(exponent)))
+        size = max(abs(base.numerator), base.denominator).bit_length()
+        if size * abs(exponent) > _MOST_BITS:
+            raise OverflowError
+        return Fraction(base) ** int(exponent)
+
+    def _atom(self) -> Fraction:
+        if self._next("sqrt"):
+            value = self._atom()
+            whole = math.isqrt(value.numerator) if value >= 0 and value.denominator == 1 else 0
+            return Fraction(whole if whole**2 == value else _real(float(value) ** 0.5))
+        if self._next("("):
+            value = self._sum()
+            if not self._next(")"):
+                raise ValueError("(")
+            return value
+        if not self._marks:
+            raise ValueError("the end")
+        return _bounded(Fraction(self._marks.pop()))
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(abs(value.numerator), value.denominator).bit_length() > _MOST_BITS:
+        raise OverflowError
+    return value
+
+
+def _real(value: float | complex) -> float:
+    if isinstance(value, complex):
+        raise ValueError(value)
+    return value

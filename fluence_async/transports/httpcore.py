@@ -1,0 +1,338 @@
+"""The transport on trio: a `Request` goes out through httpcore2, its bytes come back.
+
+Law: the one iterator of a response is owned here, stepped by `receive` only, and closed with the
+response, so that no async generator is left to the collector. A response that failed, timed out
+or was cancelled is closed at once. Connecting has one deadline, from the moment a connection is
+begun (not: waited for) until the request's head is written; httpcore2's own timeouts are not
+used, because each stage would have the whole of it.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache, lru_cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from weakref import WeakSet
+
+import httpcore2
+import trio
+
+from ._base import (
+    BodyBroken,
+    BodyTimeout,
+    ConnectTimeout,
+    Disconnected,
+    ProtocolViolated,
+    Request,
+    Response,
+    TransportError,
+)
+from ._failures import authority, brief, connecting_failed, without_frames
+from ._head import read_head
+from ._inflate import decoded
+from ._lifetime import before_the_loop_ends, dismiss
+from ._proxies import Proxies
+
+__all__ = ["HttpcoreTransport"]
+
+_KEEPALIVE_S = 15.0
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError)
+
+
+class HttpcoreTransport:
+    """How bytes travel on trio. To be made inside the running loop.
+
+    Args:
+        max_connections: The most connections at once, others wait; None for no bound.
+        ssl_context: How to verify servers; None for the system's certificates.
+        trust_env: Whether the environment may name proxies.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        trust_env: bool = False,
+    ) -> None:
+        self._max_connections = max_connections
+        self._ssl_context = ssl_context
+        self._proxies = Proxies(trust_env=trust_env)
+        self._network = _Network()
+        self._pools: dict[tuple[bool, str | None], httpcore2.AsyncConnectionPool] = {}
+        self._closed = False
+        self._guard = before_the_loop_ends(self._close)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The running loop's clock, in seconds."""
+        return trio.current_time
+
+    async def send(self, request: Request) -> Response:
+        """Send `request`, return once the response's headers are here; see `Transport.send`."""
+        if self._closed:
+            raise RuntimeError("the transport is closed")
+        progress = _Progress(request)
+        try:
+            with progress.connecting:
+                return await self._send(request, progress)
+        finally:
+            await progress.clean_up()
+        raise ConnectTimeout(
+            f"connecting to {authority(request.url)} took longer than {request.connect_timeout:g} s"
+        )
+
+    async def _send(self, request: Request, progress: _Progress) -> Response:
+        try:
+            answer = await self._pool(request.url).handle_async_request(
+                _outgoing(request, progress)
+            )
+        except _FAILURES as error:
+            failure = _sending_failed(request, progress, error)
+        else:
+            try:
+                headers = read_head(request.url, answer.status, answer.headers)
+            except ProtocolViolated:
+                await answer.aclose()
+                raise
+            return decoded(_Response(request.url, answer, headers), request.url)
+        raise failure
+
+    def _pool(self, url: str) -> httpcore2.AsyncConnectionPool:
+        proxy = self._proxies.for_url(url)
+        secure = url.startswith("https:")
+        pool = self._pools.get((secure, proxy))
+        if pool is None:
+            context = self._ssl_context
+            pool = self._pools[secure, proxy] = httpcore2.AsyncConnectionPool(
+                ssl_context=_default_ssl_context() if secure and context is None else context,
+                proxy=_proxy(proxy),
+                max_connections=self._max_connections,
+                keepalive_expiry=_KEEPALIVE_S,
+                network_backend=self._network,
+            )
+        return pool
+
+    async def aclose(self) -> None:
+        """Close every connection. Idempotent."""
+        try:
+            await self._close()
+        finally:
+            dismiss(self._guard)
+
+    async def _close(self) -> None:
+        self._closed = True
+        with trio.CancelScope(shield=True):  # it waits for no network
+            while self._pools:
+                await self._pools.popitem()[1].aclose()
+
+    def abandon(self) -> None:
+        """Drop every connection without the loop; see `Transport.abandon`."""
+        self._closed = True
+        self._pools.clear()
+        for opened in self._network.sockets:
+            _close_here(opened)
+        dismiss(self._guard)
+
+
+class _Network(httpcore2.TrioBackend):
+    """Knows every socket."""
+
+    def __init__(self) -> None:
+        self.sockets: WeakSet[trio.socket.SocketType] = WeakSet()
+
+    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
+        stream = await super().connect_tcp(*args, **kwargs)
+        self.sockets.add(stream.get_extra_info("socket"))
+        return stream
+
+
+class _Progress:
+    """What httpcore2 tells of one request on its way.
+
+    Attributes:
+        connecting: The scope that a connection must be made in.
+        reused: The connection had served an earlier request.
+        sent: Some of the request may have left.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.connecting = trio.CancelScope()
+        self.reused = True
+        self.sent = False
+        self._request = request
+        self._stream: httpcore2.AsyncNetworkStream | None = None
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        """httpcore2's `trace` extension."""
+        if event == "connection.connect_tcp.started":
+            self.reused = False
+            if (timeout := self._request.connect_timeout) is not None:
+                self.connecting.deadline = trio.current_time() + timeout
+        elif event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif (
+            event == "http11.send_request_headers.started"
+            and info["request"].method != b"CONNECT"  # which opens a way through a proxy
+        ):
+            self.connecting.deadline = float("inf")
+            if not self.connecting.cancel_called:
+                self.sent = True
+                self._request.on_sent()
+
+    async def clean_up(self) -> None:
+        """httpcore2 forgets a connection whose TLS handshake is cancelled."""
+        if self._stream is not None and not self.sent:
+            with trio.CancelScope(shield=True):
+                await self._stream.aclose()
+
+
+class _Response:
+    """The head of an answer, and its body to be pulled."""
+
+    def __init__(self, url: str, answer: httpcore2.Response, headers: Mapping[str, str]) -> None:
+        self.status: int = answer.status
+        self.headers = headers
+        self._url = url
+        self._answer = answer
+        self._pieces = answer.aiter_stream()
+        self._socket: trio.socket.SocketType = answer.extensions["network_stream"].get_extra_info(
+            "socket"
+        )
+        self._token = trio.lowlevel.current_trio_token()
+        self._reading = False
+        self._whole = False
+        self._closed = False
+
+    async def receive(self, deadline: float) -> bytes:
+        """The next bytes of the body; see `Response.receive`."""
+        if self._reading:
+            raise RuntimeError("another task is receiving from this response")
+        if self._closed:
+            if self._whole:
+                return b""
+            raise BodyBroken(f"the body from {authority(self._url)} was closed")
+        data: bytes | None = None
+        self._reading = True
+        try:
+            with trio.CancelScope(deadline=deadline):
+                data = await anext(self._pieces, b"")
+        except _FAILURES as error:
+            raise BodyBroken(
+                f"the body from {authority(self._url)} broke off: {brief(error)}"
+            ) from without_frames(error)
+        finally:
+            self._reading = False
+            if not data:
+                await self._close()
+        if data is None:
+            raise BodyTimeout(f"{authority(self._url)} sent nothing until the deadline")
+        self._whole = not data
+        return data
+
+    async def aclose(self) -> None:
+        """Let go of the connection; see `Response.aclose`."""
+        if self._reading:
+            self._socket.close()  # the reader wakes up to that, and closes the rest
+        else:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with trio.CancelScope(shield=True):  # it waits for no network
+            await self._pieces.aclose()
+            await self._answer.aclose()
+
+    def abort(self) -> None:
+        """Close the connection without waiting; see `Response.abort`."""
+        try:
+            self._token.run_sync_soon(self._close_soon)
+        except trio.RunFinishedError:
+            if not self._closed:  # else it went back to the pool
+                _close_here(self._socket)
+
+    def _close_soon(self) -> None:
+        if self._closed:
+            return
+        self._socket.close()
+        if not self._reading:
+            with suppress(RuntimeError):  # the run is ending, and closes generators by itself
+                trio.lowlevel.spawn_system_task(self._close)
+
+
+def _outgoing(request: Request, progress: _Progress) -> httpcore2.Request:
+    """`request` for httpcore2. Nothing here or above it has a raw header in a local variable."""
+    url, host = _target(request.url)
+    given = {name.lower() for name in request.headers}
+    required = {"Host": host, "Content-Length": str(len(request.body))}
+    headers = {name: value for name, value in required.items() if name.lower() not in given}
+    headers |= request.headers
+    return httpcore2.Request(
+        "POST",
+        url,
+        headers=[(_encoded(name), _encoded(value)) for name, value in headers.items()],
+        content=request.body,
+        extensions={"trace": progress},
+    )
+
+
+@lru_cache(maxsize=64)
+def _target(url: str) -> tuple[httpcore2.URL, str]:
+    return httpcore2.URL(url), urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _encoded(text: str) -> bytes:
+    # h11 refuses as well, and quotes the value.
+    if _FORBIDDEN.search(text) is not None:
+        raise ValueError("a request header holds a character that HTTP forbids")
+    return text.encode()
+
+
+def _sending_failed(
+    request: Request, progress: _Progress, error: Exception
+) -> TransportError | ValueError:
+    """What the seam calls an error of httpcore2."""
+    where = authority(request.url)
+    failure: TransportError
+    if isinstance(error, httpcore2.LocalProtocolError):  # its text may quote the key
+        return ValueError("the request holds what HTTP forbids")
+    if not progress.sent:
+        failure = connecting_failed(request.url, error)
+    elif isinstance(error, httpcore2.RemoteProtocolError) and isinstance(error.args[0], Exception):
+        failure = ProtocolViolated(f"{where} sent no valid response head: {brief(error)}")
+    else:
+        failure = Disconnected(
+            f"{where} closed the connection before it answered: {brief(error)}",
+            reused=progress.reused,
+        )
+    failure.__cause__ = without_frames(error)
+    return failure
+
+
+@cache
+def _default_ssl_context() -> ssl.SSLContext:
+    return ssl.create_default_context()  # one, because httpcore2 would make one per connection
+
+
+def _proxy(url: str | None) -> httpcore2.Proxy | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    auth = None
+    if parts.username is not None:
+        auth = (unquote(parts.username), unquote(parts.password or ""))
+    return httpcore2.Proxy(url, auth=auth)
+
+
+def _close_here(opened: trio.socket.SocketType) -> None:
+    """Close a socket in this process, with no run to tell."""
+    if (descriptor := opened.detach()) != -1:
+        socket.close(descriptor)
