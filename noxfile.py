@@ -19,11 +19,10 @@ nox.options.sessions = ["tests", "lint", "typing"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+if sys.version_info < (3, 11):  # noqa: UP036 - nox itself runs on older ones
+    raise SystemExit(f"fluence_async needs Python 3.11 or newer; this is {HERE}")
 # This interpreter is always among them, so that "no Python was there" can never pass.
 PYTHONS = sorted({*nox.project.python_versions(PYPROJECT), HERE}, key=lambda v: int(v[2:]))
-
-if sys.version_info < (3, 11):
-    raise SystemExit(f"fluence_async needs Python 3.11 or newer; this is {HERE}")
 
 
 def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
@@ -38,9 +37,7 @@ def tests(session: nox.Session) -> None:
     install(session, "test")
     session.run("pytest", "-n", "2", *session.posargs)
     if not session.posargs and session.python == HERE:
-        session.run(
-            "pytest", "-n", "2", "tests/shell", env={"AIOHTTP_NO_EXTENSIONS": "1"}
-        )
+        session.run("pytest", "-n", "2", "tests/shell", env={"AIOHTTP_NO_EXTENSIONS": "1"})
 
 
 @nox.session

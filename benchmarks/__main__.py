@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from . import alone
 from .calls import CALLS, compared, opened_workers
+from .imports import imports
+from .limiter import limiter
 from .table import Table
 
 BENCHMARKS = (*CALLS, "limiter", "import")
@@ -32,7 +33,7 @@ def machine() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return {
-        "processor": f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         **found,
@@ -59,9 +60,9 @@ def tables(names: list[str], *, quick: bool) -> Iterator[Table]:
             for name in calls:
                 yield compared(name, workers, quick=quick)
     if "limiter" in names:
-        yield from alone.limiter(quick=quick)
+        yield from limiter(quick=quick)
     if "import" in names:
-        yield from alone.imports(quick=quick)
+        yield from imports(quick=quick)
 
 
 def main() -> None:
@@ -72,9 +73,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     here = machine()
-    print(*(f"{name}: {value}" for name, value in here.items()), sep="\n")
+    print(*(f"{name} {value}" for name, value in here.items()), sep=" · ")
     done = []
     for table in tables(arguments.names or list(BENCHMARKS), quick=arguments.quick):
         print("", *table.lines(), sep="\n", flush=True)
@@ -85,4 +86,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

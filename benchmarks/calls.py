@@ -46,9 +46,9 @@ BULK = Comparison(
     title="client CPU for each chunk of a stream, 5,000 chunks at once",
     unit="µs per chunk",
     load=Load(calls=20, at_once=1, chunks=5_000, pause_ms=0),
-    slow_calls=2,
+    slow_calls=1,
     rounds=(5, 15),
-    slow_rounds=(1, 5),
+    slow_rounds=(2, 7),
     at_most=1.8,
     times_less=35,
 )
@@ -57,7 +57,7 @@ LIVE = Comparison(
     unit="µs per chunk",
     load=Load(calls=50, at_once=50, chunks=200, pause_ms=2),
     slow_calls=50,
-    rounds=(4, 15),
+    rounds=(3, 15),
     slow_rounds=(1, 3),
     at_most=1.15,
 )
@@ -65,9 +65,9 @@ JSON = Comparison(
     title="client CPU for each plain request, 20 at once, limiter and retries on",
     unit="µs per request",
     load=Load(calls=2_000, at_once=20, chunks=20),
-    slow_calls=400,
+    slow_calls=200,
     rounds=(5, 15),
-    slow_rounds=(1, 5),
+    slow_rounds=(2, 7),
     at_most=1.6,
     times_less=6,
 )

@@ -35,22 +35,21 @@ def body(model: str, *, stream: bool) -> dict[str, Any]:
 @asynccontextmanager
 async def aiohttp_bytes(base_url: str) -> AsyncIterator[Client]:
     """Bare aiohttp: reads the bytes and does nothing with them."""
-    import json
-
     import aiohttp
 
     url = base_url + "/chat/completions"
+    encode = msgspec.json.encode
     async with aiohttp.ClientSession(headers=HEADERS) as session:
 
         async def stream(model: str) -> int:
             seen = 0
-            async with session.post(url, data=json.dumps(body(model, stream=True))) as response:
+            async with session.post(url, data=encode(body(model, stream=True))) as response:
                 async for data in response.content.iter_any():
                     seen += len(data)
             return seen
 
         async def answer(model: str) -> int:
-            async with session.post(url, data=json.dumps(body(model, stream=False))) as response:
+            async with session.post(url, data=encode(body(model, stream=False))) as response:
                 return len(await response.read())
 
         yield Client(stream, answer)

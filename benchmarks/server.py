@@ -45,16 +45,13 @@ def text_of(chunks: int) -> str:
 
 
 def event(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-    """One server-sent event of about 230 bytes, framed as one HTTP chunk."""
+    """One server-sent event of about 210 bytes, framed as one HTTP chunk."""
     chunk = {
         "id": "chatcmpl-9x7Qm2LkVb8yTzR4uWc1",
         "object": "chat.completion.chunk",
         "created": 1700000000,
         "model": "fluence-chat",
-        "system_fingerprint": "fp_44709d6fcb",
-        "choices": [
-            {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        ],
+        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}],
     }
     return framed(b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n")
 

@@ -93,4 +93,5 @@ def _pair(figures: list[float]) -> str:
 
 def _short(figure: float) -> str:
     """Three significant digits or so; no fraction from a hundred on."""
-    return f"{figure:,.2f}" if figure < 10 else f"{figure:,.1f}" if figure < 100 else f"{figure:,.0f}"
+    digits = 2 if figure < 10 else 1 if figure < 100 else 0
+    return f"{figure:,.{digits}f}"

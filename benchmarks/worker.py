@@ -21,7 +21,10 @@ import msgspec
 from .peers import PEERS, Client
 from .server import text_of
 
-__all__ = ["Absent", "Child", "Load", "Worker"]
+__all__ = ["ROOT", "Absent", "Child", "Load", "Worker", "environment"]
+
+ROOT = Path(__file__).parent.parent
+"""From where the package and its benchmarks can be imported, installed or not."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -90,23 +93,33 @@ class Absent(msgspec.Struct, frozen=True):
     reason: str
 
 
+def environment() -> dict[str, str]:
+    """Of this process, but: bytecode is kept, as for installed packages, or every start would
+    compile; and no proxy stands before the server."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "NO_PROXY": "*"}
+
+
 class Child:
-    """A module of this package in a process of its own: lines in, lines out."""
+    """A module of this package in a process of its own: lines in, lines out.
+
+    The server has the first core, whoever is measured the last: on one core the client would
+    sleep while the server writes and find more at each waking, now and then, as chance has it.
+    """
 
     def __init__(self, module: str, *arguments: str) -> None:
-        # Bytecode is written, as for installed packages, or every start would compile; no proxy,
-        # whatever the environment says, stands before the server.
-        env = {**os.environ, "NO_PROXY": "*"}
-        env.pop("PYTHONDONTWRITEBYTECODE", None)
         self.name = " ".join((module, *arguments[:1]))
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.{module}", *arguments],
-            cwd=Path(__file__).parent.parent,
-            env=env,
+            cwd=ROOT,
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, whose end ends all
         )
+        if hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(self.process.pid, {cores[0 if module == "server" else -1]})
 
     def read(self) -> str:
         """The next line it prints."""

@@ -9,6 +9,7 @@ the two.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -48,7 +49,7 @@ class Binding(Generic[T]):
         Raises:
             RuntimeError: The session is closed, or in use by another loop that still runs.
         """
-        loop = current_token().native_token
+        loop = _running_loop()
         if self._held is not None and loop is self._loop and self._pid == os.getpid():
             return self._held
         return self._bind(loop)
@@ -75,7 +76,7 @@ class Binding(Generic[T]):
         transport, self._transport, self._held = self._transport, None, None
         if transport is None:
             return
-        if self._loop is current_token().native_token and self._pid == os.getpid():
+        if self._loop is _running_loop() and self._pid == os.getpid():
             await transport.aclose()
         else:
             transport.abandon()
@@ -87,6 +88,13 @@ class Binding(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Binding: {self.state}>"
+
+
+def _running_loop() -> Any:
+    """The running loop's own object; the quick way first, as every call asks."""
+    asyncio = sys.modules.get("asyncio")
+    loop = asyncio._get_running_loop() if asyncio is not None else None
+    return loop if loop is not None else current_token().native_token
 
 
 def _still_runs(loop: Any) -> bool:

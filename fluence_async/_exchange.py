@@ -19,6 +19,7 @@ import anyio
 from ._call import Call, read_error_body
 from ._sansio.clocks import Deadline, soonest
 from ._sansio.codec import decode_status
+from ._sansio.rate_headers import rate_limit_of
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
 from ._telling import Telling
@@ -31,7 +32,7 @@ from .errors import (
     StreamInterruptedError,
     TLSError,
 )
-from .meta import Attempt, RateLimitSnapshot
+from .meta import Attempt, Meta
 from .transports._base import (
     ConnectFailed,
     ConnectTimeout,
@@ -167,13 +168,14 @@ class Exchange:
         finally:
             if permit is not None:
                 permit.release()
-        meta = call.meta
-        headers = response.headers
-        meta.headers_s = self.clock() - call.started
-        meta.request_id = headers.get("x-request-id")
-        if "x-ratelimit-limit-requests" in headers:
-            meta.rate_limit = _rate_limit(headers)
+        self._note_head(call.meta, response.headers)
+        call.meta.headers_s = self.clock() - call.started
         return response
+
+    def _note_head(self, meta: Meta, headers: Mapping[str, str]) -> None:
+        request_id = headers.get("x-request-id")
+        meta.request_id = None if request_id is None else self.key.scrub(request_id)
+        meta.rate_limit = rate_limit_of(headers)
 
     async def _acquire(self, call: Call) -> Permit | None:
         if self._limiter is None:
@@ -261,23 +263,6 @@ class Exchange:
 def _was_stale(error: FluenceError) -> bool:
     """A kept-alive connection that the server was just closing: nobody's failure."""
     return isinstance(error.__cause__, Disconnected) and error.__cause__.reused
-
-
-def _rate_limit(headers: Mapping[str, str]) -> RateLimitSnapshot:
-    def number(name: str) -> float | None:
-        try:
-            value = float(headers.get(name, "").removesuffix("s"))
-        except ValueError:
-            return None
-        return value if 0 <= value < math.inf else None
-
-    limit = number("x-ratelimit-limit-requests")
-    remaining = number("x-ratelimit-remaining-requests")
-    return RateLimitSnapshot(
-        limit=None if limit is None else int(limit),
-        remaining=None if remaining is None else int(remaining),
-        reset_s=number("x-ratelimit-reset-requests"),
-    )
 
 
 def _nothing() -> None:

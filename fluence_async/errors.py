@@ -32,7 +32,7 @@ FluenceError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .meta import Meta
@@ -241,12 +241,6 @@ class StreamError(FluenceError):
         """The usage of `partial`."""
         return self.partial.usage if self.partial is not None else None
 
-    def with_partial(self, partial: ChatCompletion | None, meta: Meta | None) -> Self:
-        """The same error, told what had arrived."""
-        self.partial = partial
-        self.meta = meta
-        return self
-
 
 class StreamInterruptedError(StreamError):
     """The stream ended before its end was seen: reset, cut, or closed too early."""
@@ -281,8 +275,8 @@ class StreamServerError(StreamError):
     """The server sent an error in place of a chunk.
 
     Attributes:
-        status_code: The HTTP status that the error stands for, where the server gave one or
-            its code has a documented one.
+        status_code: The HTTP status that the error stands for: the one that the server gave, or
+            that its code has; 500 where neither is known.
         code: The API's error code, if it gave one.
         param: The request parameter at fault, if named.
         retry_after: Seconds that the server asked to wait, if it did.

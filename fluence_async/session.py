@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -174,7 +173,7 @@ class FluenceSession:
         wire = {name: value for name, value in params.items() if name not in _OPTIONS}
         body = encode_request(wire, stream=stream)
         exchange = self._binding.get()
-        call_id = uuid.uuid4().hex
+        call_id = os.urandom(16).hex()
         call = Call(
             url=self._origin.completions_url,
             headers=self._headers(options, stream=stream, call_id=call_id),

@@ -48,7 +48,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 """Who speaks."""
 
 
-class _Wire(msgspec.Struct, kw_only=True, omit_defaults=True):
+class _Wire(msgspec.Struct, omit_defaults=True):
     """A noun that the API sends or takes: fields left at their default are not sent."""
 
 
@@ -56,24 +56,33 @@ class _Leaf(_Wire, gc=False):
     """A noun of the hot path: it cannot be part of a reference cycle."""
 
 
+class KeepsRaw(_Wire, dict=True):
+    """A noun that holds more than its fields, `raw` and the like, in pickles too."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reduced = super().__reduce__()
+        assert isinstance(reduced, tuple)
+        return reduced[0], reduced[1], self.__dict__
+
+
 # ─── messages ─────────────────────────────────────────────────────────────────────────────
 
 
-class ImageURL(_Wire):
+class ImageURL(_Wire, kw_only=True):
     """An image by address (`https:` or `data:`); `detail` is `low`, `high` or `auto`."""
 
     url: str
     detail: str | None = None
 
 
-class InputAudio(_Wire):
+class InputAudio(_Wire, kw_only=True):
     """Audio as base64 `data` in `format` (`wav` or `mp3`)."""
 
     data: str
     format: str
 
 
-class ContentPart(_Wire):
+class ContentPart(_Wire, kw_only=True):
     """One part of a message's content: `type` says which of the other fields is set."""
 
     type: str
@@ -84,14 +93,14 @@ class ContentPart(_Wire):
     refusal: str | None = None
 
 
-class FunctionCall(_Leaf, omit_defaults=False):
+class FunctionCall(_Leaf, kw_only=True, omit_defaults=False):
     """The function that the model wants called; `arguments` is JSON text, not checked."""
 
     name: str = ""
     arguments: str = ""
 
 
-class ToolCall(_Wire, omit_defaults=False):
+class ToolCall(_Wire, kw_only=True, omit_defaults=False):
     """One tool call in an answer. Its result goes back with the same `id`."""
 
     id: str = ""
@@ -99,7 +108,7 @@ class ToolCall(_Wire, omit_defaults=False):
     function: FunctionCall = msgspec.field(default_factory=FunctionCall)
 
 
-class Message(_Wire):
+class Message(_Wire, kw_only=True):
     """One message of a conversation, sent or received.
 
     Attributes:
@@ -141,7 +150,7 @@ MessageLike: TypeAlias = Message | Mapping[str, Any]
 # ─── tools and response formats ───────────────────────────────────────────────────────────
 
 
-class FunctionDefinition(_Wire):
+class FunctionDefinition(_Wire, kw_only=True):
     """A function that the model may call; `parameters` is its JSON schema."""
 
     name: str
@@ -150,14 +159,14 @@ class FunctionDefinition(_Wire):
     strict: bool | None = None
 
 
-class Tool(_Wire, omit_defaults=False):
+class Tool(_Wire, kw_only=True, omit_defaults=False):
     """A tool offered to the model."""
 
     function: FunctionDefinition
     type: str = "function"
 
 
-class JSONSchema(_Wire):
+class JSONSchema(_Wire, kw_only=True):
     """The schema of a typed answer."""
 
     name: str
@@ -166,14 +175,14 @@ class JSONSchema(_Wire):
     strict: bool | None = None
 
 
-class ResponseFormat(_Wire):
+class ResponseFormat(_Wire, kw_only=True):
     """The form of the answer: `type` is `text`, `json_object` or `json_schema`."""
 
     type: str
     json_schema: JSONSchema | None = None
 
 
-class StreamOptions(_Wire):
+class StreamOptions(_Wire, kw_only=True):
     """`include_usage`: let the last chunk carry the usage (asked for by default)."""
 
     include_usage: bool | None = None
@@ -182,14 +191,14 @@ class StreamOptions(_Wire):
 # ─── usage ────────────────────────────────────────────────────────────────────────────────
 
 
-class PromptTokensDetails(_Leaf):
+class PromptTokensDetails(_Leaf, kw_only=True):
     """Of the prompt's tokens: how many came from the server's cache, how many were audio."""
 
     cached_tokens: int | None = None
     audio_tokens: int | None = None
 
 
-class CompletionTokensDetails(_Leaf):
+class CompletionTokensDetails(_Leaf, kw_only=True):
     """Of the completion's tokens: reasoning, audio, and predicted ones taken or not."""
 
     reasoning_tokens: int | None = None
@@ -198,7 +207,7 @@ class CompletionTokensDetails(_Leaf):
     rejected_prediction_tokens: int | None = None
 
 
-class Usage(_Leaf):
+class Usage(_Leaf, kw_only=True):
     """Tokens that one call cost."""
 
     prompt_tokens: int = 0
@@ -211,7 +220,7 @@ class Usage(_Leaf):
 # ─── the whole answer ─────────────────────────────────────────────────────────────────────
 
 
-class Choice(_Wire):
+class Choice(_Wire, kw_only=True):
     """One of the answers: `finish_reason` is `stop`, `length`, `tool_calls`, `content_filter`
     or whatever a newer server says."""
 
@@ -221,7 +230,7 @@ class Choice(_Wire):
     logprobs: dict[str, Any] | None = None
 
 
-class ChatCompletion(_Wire, dict=True):
+class ChatCompletion(KeepsRaw, kw_only=True):
     """An answer, whole.
 
     Attributes:
@@ -279,14 +288,14 @@ class ChatCompletion(_Wire, dict=True):
 # ─── one chunk of a stream ────────────────────────────────────────────────────────────────
 
 
-class FunctionCallDelta(_Leaf):
+class FunctionCallDelta(_Leaf, kw_only=True):
     """What a chunk adds to a function call."""
 
     name: str | None = None
     arguments: str | None = None
 
 
-class ToolCallDelta(_Leaf):
+class ToolCallDelta(_Leaf, kw_only=True):
     """What a chunk adds to the tool call `index`; a missing index means the next one."""
 
     index: int | None = None
@@ -295,7 +304,7 @@ class ToolCallDelta(_Leaf):
     function: FunctionCallDelta | None = None
 
 
-class Delta(_Leaf):
+class Delta(_Leaf, kw_only=True):
     """What a chunk adds to a message."""
 
     content: str | None = None
@@ -305,7 +314,7 @@ class Delta(_Leaf):
     tool_calls: list[ToolCallDelta] | None = None
 
 
-class ChunkChoice(_Leaf):
+class ChunkChoice(_Leaf, kw_only=True):
     """What a chunk adds to the choice `index`."""
 
     index: int = 0
@@ -314,7 +323,7 @@ class ChunkChoice(_Leaf):
     logprobs: dict[str, Any] | None = None
 
 
-class ChatCompletionChunk(_Leaf):
+class ChatCompletionChunk(_Leaf, kw_only=True):
     """One chunk of a streamed answer.
 
     Attributes:
@@ -337,8 +346,8 @@ class ChatCompletionChunk(_Leaf):
     def text(self) -> str:
         """What the first choice's text gains; "" where nothing."""
         for choice in self.choices:
-            if choice.index == 0 and choice.delta is not None:
-                return choice.delta.content or ""
+            if not choice.index and (delta := choice.delta) is not None:
+                return delta.content or ""
         return ""
 
     @property

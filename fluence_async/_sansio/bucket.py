@@ -95,10 +95,11 @@ class _Window:
             self.free += returns.popleft()[1]
 
     def put(self, at: int, cost: int) -> None:
-        if not self.returns or self.returns[-1][0] <= at:
-            self.returns.append((at, cost))
+        returns = self.returns
+        if not returns or returns[-1][0] <= at:
+            returns.append((at, cost))
         else:
-            insort(self.returns, (at, cost))
+            insort(returns, (at, cost))
 
     def free_at(self, units: int) -> int:
         """When so many are free, if none is taken: 0 for now, NEVER if a settle decides."""
@@ -265,8 +266,9 @@ class Bucket:
             return
         claim.state = DONE
         for window in self.windows:
-            held = claim.costs.get(window.dimension, 0)
-            used = held if costs is None else max(0, costs.get(window.dimension, held))
+            held = used = claim.costs.get(window.dimension, 0)
+            if costs is not None:
+                used = max(0, costs.get(window.dimension, held))
             if used:
                 window.put(ub + window.hold, used)
             window.free += held - used
@@ -288,6 +290,9 @@ class Bucket:
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """Every window at `now`."""
         return tuple(window.snapshot(now) for window in self.windows)
+
+    def __str__(self) -> str:
+        return ", ".join(str(window.rate) for window in self.windows)
 
     def inherit(self, now: int) -> Bucket:
         """The same bucket for another owner: what is in flight here is, there, without an answer;

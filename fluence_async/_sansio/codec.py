@@ -1,4 +1,4 @@
-"""Bytes in, the API's nouns out: a body → a completion, a stream's bytes → chunks, a status → an error.
+"""Bytes in, the API's nouns out: a body → a completion, a stream → chunks, a status → an error.
 
 Law: strict and fast first, lenient second, an error third. What servers really send differs
 from what they document (null for a list, "0" for 0, half an emoji, two halves of which make one):
@@ -9,13 +9,31 @@ numbers. What is still no chunk is an error and never a guess.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from ..errors import APIStatusError, BadChunkError, FluenceError, ResponseError, StreamServerError
-from ..types import ChatCompletion, ChatCompletionChunk, ChunkChoice, Delta, ToolCallDelta
+from ..errors import (
+    APIStatusError,
+    BadChunkError,
+    FluenceError,
+    ResponseError,
+    StreamInterruptedError,
+    StreamServerError,
+)
+from ..types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+    Delta,
+    FunctionCallDelta,
+    KeepsRaw,
+    ToolCall,
+    ToolCallDelta,
+)
 from .secret import ApiKey
 from .sse import EventTooLarge, ServerSentEvent, SSEDecoder
 from .surrogates import SurrogateJoiner, whole_text
@@ -24,6 +42,7 @@ __all__ = ["ChunkDecoder", "decode_completion", "decode_status", "is_event_strea
 
 T = TypeVar("T")
 
+_END = b"data: [DONE]\n\n"
 MAX_SNIPPET = 200
 MAX_ERROR_TEXT = 2048
 
@@ -35,18 +54,26 @@ _STATUS_OF_CODE = {
     "invalid_request": 400,
     "invalid_request_error": 400,
     "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
     "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
     "insufficient_quota": 429,
     "server_error": 500,
     "overloaded_error": 529,
 }
+_STATUS_KEYS = ("status", "status_code", "http_status_code")
+_HELD_TEXTS = frozenset({"content", "refusal", "reasoning_content", "arguments"})
+"""The texts of a chunk that may end in half a character, whose other half the next chunk has."""
+_FREE_FORM = frozenset({"logprobs", "annotations", "audio", "file"})
+"""What is kept as the server sends it: a null in it is an answer."""
 
 
-class _RawChunk(ChatCompletionChunk, dict=True, gc=True):
-    """A chunk that can hold the text it was read from (`keep_raw=True`)."""
+class _RawChunk(ChatCompletionChunk, KeepsRaw, gc=True):
+    """A chunk that can hold the JSON it was read from (`keep_raw=True`)."""
 
 
-_RawChunk.__name__ = _RawChunk.__qualname__ = ChatCompletionChunk.__name__
+_RawChunk.__name__ = ChatCompletionChunk.__name__
 
 
 def is_event_stream(content_type: str) -> bool:
@@ -78,28 +105,32 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
         completion = _completion.decode(body)
     except _MALFORMED:
         completion = None
-    if completion is None or not completion.choices:
-        completion = _lenient_completion(body, key)
-    if keep_raw:
-        completion.__dict__["raw"] = _loads(body.decode("utf-8", "replace"))
+    if completion is None or not completion.choices or keep_raw:
+        completion = _lenient_completion(body, key, keep_raw=keep_raw)
+    for choice in completion.choices:
+        message = choice.message  # made fit to be sent back
+        message.role = message.role or "assistant"
+        message.tool_calls = message.tool_calls or None
     return completion
 
 
-def _lenient_completion(body: bytes, key: ApiKey) -> ChatCompletion:
+def _lenient_completion(body: bytes, key: ApiKey, *, keep_raw: bool) -> ChatCompletion:
     try:
-        raw = _loads(body.decode("utf-8", "replace"))
+        raw = _loads(body.decode("utf-8-sig", "replace"))
         if raw.get("error"):
-            error = _error_of(raw)
-            raise _status_error(error, _snippet(body, key, MAX_ERROR_TEXT), key=key)
+            raise _status_error(_error_of(raw, key), _snippet(body, key, MAX_ERROR_TEXT))
         if not isinstance(raw.get("choices"), list):
             raise ValueError('it has no "choices"')
-        return _convert(_with_whole_text(raw), ChatCompletion)
+        completion = _convert(_with_whole_text(raw), ChatCompletion)
     except (ValueError, RecursionError) as error:
         raise ResponseError(
             f"the server's answer is no completion ({_reason(error, key)}): "
             f"{_snippet(body, key)!r}; is base_url that of a chat API?",
             body=_snippet(body, key, MAX_ERROR_TEXT),
         ) from None
+    if keep_raw:
+        completion.__dict__["raw"] = raw
+    return completion
 
 
 # ─── errors ───────────────────────────────────────────────────────────────────────────────
@@ -111,7 +142,7 @@ class _ApiError(msgspec.Struct):
     message: str = ""
     code: str | None = None
     param: str | None = None
-    status: int | None = None
+    status: int = 500
     retry_after: float | None = None
 
 
@@ -120,21 +151,19 @@ def decode_status(
 ) -> APIStatusError:
     """The error that a response's status and (start of the) body amount to."""
     try:
-        error = _error_of(_loads(body.decode("utf-8", "replace")))
+        error = _error_of(_loads(body.decode("utf-8-sig", "replace")), key)
     except (ValueError, RecursionError):
         error = _ApiError()
     error.status = status
     error.retry_after = retry_after
-    return _status_error(error, _snippet(body, key, MAX_ERROR_TEXT), key=key)
+    return _status_error(error, _snippet(body, key, MAX_ERROR_TEXT))
 
 
-def _status_error(error: _ApiError, body: str, *, key: ApiKey) -> APIStatusError:
-    status = error.status or _STATUS_OF_CODE.get(error.code or "", 500)
-    cause = key.scrub(error.message)[:MAX_ERROR_TEXT] or body[:MAX_SNIPPET] or "no further word"
+def _status_error(error: _ApiError, body: str) -> APIStatusError:
     code = f" {error.code}" if error.code else ""
-    return APIStatusError.for_status(status, error.code)(
-        f"{status}{code}: {cause}",
-        status_code=status,
+    return APIStatusError.for_status(error.status, error.code)(
+        f"{error.status}{code}: {error.message or body[:MAX_SNIPPET] or 'no further word'}",
+        status_code=error.status,
         code=error.code,
         param=error.param,
         body=body,
@@ -142,26 +171,26 @@ def _status_error(error: _ApiError, body: str, *, key: ApiKey) -> APIStatusError
     )
 
 
-def _error_of(raw: dict[str, Any]) -> _ApiError:
+def _error_of(raw: dict[str, Any], key: ApiKey) -> _ApiError:
     """Reads `{"error": {...}}`, `{"error": "text"}`, `{"message": ...}` and `{"detail": ...}`."""
     error = raw.get("error") or raw
-    if isinstance(error, str):
-        return _ApiError(message=error)
     if not isinstance(error, dict):
-        return _ApiError(message=str(error))
+        error = {"message": error}
     message = error.get("message") or error.get("detail") or ""
-    code, status = error.get("code"), error.get("status") or error.get("status_code")
-    if isinstance(code, int):
-        code, status = None, code
-    code = code or error.get("type")
-    if not isinstance(status, int) or not 400 <= status <= 599:
-        status = _STATUS_OF_CODE.get(str(code))
-    param = error.get("param")
+    if not isinstance(message, str):
+        message = json.dumps(message)
+    code, kind, param = error.get("code"), error.get("type"), error.get("param")
+    statuses = [code, *map(error.get, _STATUS_KEYS)]
+    statuses += [_STATUS_OF_CODE.get(name) for name in (code, kind) if isinstance(name, str)]
+
+    def text(value: Any, size: int) -> str | None:
+        return whole_text(key.scrub(value))[:size] if isinstance(value, str) and value else None
+
     return _ApiError(
-        message=message if isinstance(message, str) else json.dumps(message),
-        code=str(code) if code is not None else None,
-        param=param if isinstance(param, str) else None,
-        status=status,
+        message=text(message, MAX_ERROR_TEXT) or "",
+        code=text(code, MAX_SNIPPET) or text(kind, MAX_SNIPPET),
+        param=text(param, MAX_SNIPPET),
+        status=next((s for s in statuses if isinstance(s, int) and 400 <= s <= 599), 500),
     )
 
 
@@ -204,6 +233,15 @@ class ChunkDecoder:
 
     def feed(self, data: bytes) -> list[ChatCompletionChunk]:
         """The chunks that `data` completes, in order."""
+        # The last bytes of nearly every stream: a run of chunks, which is read as one batch once
+        # the end marker behind it is cut off.
+        run = data.removesuffix(_END)
+        chunks = self._feed(run) if run else []
+        if len(run) < len(data):
+            chunks += self._feed(_END)
+        return chunks
+
+    def _feed(self, data: bytes) -> list[ChatCompletionChunk]:
         if self.done or self.error is not None:
             return []
         try:
@@ -218,6 +256,9 @@ class ChunkDecoder:
 
     def whole(self, body: bytes) -> list[ChatCompletionChunk]:
         """The chunks that a JSON body (in place of the stream that was asked for) amounts to."""
+        if not body.strip():
+            self.error = StreamInterruptedError("the stream was empty")
+            return []
         try:
             completion = decode_completion(body, key=self._key, keep_raw=self._keep_raw)
         except FluenceError as error:
@@ -267,7 +308,8 @@ class ChunkDecoder:
             raw = _loads(text)
             if raw.get("error"):
                 self._raise_error(raw)
-            chunk = _convert(raw, _RawChunk if self._keep_raw else ChatCompletionChunk)
+            kind = _RawChunk if self._keep_raw else ChatCompletionChunk
+            chunk = _convert(_with_whole_text(raw, _HELD_TEXTS), kind)
         except (ValueError, RecursionError) as error:
             raise BadChunkError(
                 f"an event of the stream is no chunk ({_reason(error, self._key)}): "
@@ -286,12 +328,12 @@ class ChunkDecoder:
         self._raise_error(raw)
 
     def _raise_error(self, raw: dict[str, Any]) -> NoReturn:
-        error = _error_of(raw)
-        message = self._key.scrub(error.message)[:MAX_ERROR_TEXT] or "no further word"
+        error = _error_of(raw, self._key)
         code = f" ({error.code})" if error.code else ""
+        message = error.message or "no further word"
         raise StreamServerError(
             f"the server ended the stream with an error{code}: {message}",
-            status_code=error.status or 500,
+            status_code=error.status,
             code=error.code,
             param=error.param,
         )
@@ -302,10 +344,15 @@ class ChunkDecoder:
 
 
 def _loads(text: str) -> dict[str, Any]:
-    value = json.loads(text, parse_constant=_no_constant)
+    value = json.loads(text, parse_float=_finite, parse_constant=_no_constant)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
     return value
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -322,51 +369,63 @@ def _convert(raw: Mapping[str, Any], kind: type[T]) -> T:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+        return {
+            name: item if name in _FREE_FORM else _without_nulls(item)
+            for name, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
         return [_without_nulls(item) for item in value if item is not None]
     return value
 
 
-def _with_whole_text(value: Any) -> Any:
+def _with_whole_text(value: Any, held: frozenset[str] = frozenset()) -> Any:
+    """`value` without lone surrogates, but for the texts `held` back to be joined."""
     if isinstance(value, str):
         return value if value.isascii() else whole_text(value)
     if isinstance(value, dict):
-        return {name: _with_whole_text(item) for name, item in value.items()}
+        return {
+            _with_whole_text(name): item
+            if name in held and isinstance(item, str)
+            else _with_whole_text(item, held)
+            for name, item in value.items()
+        }
     if isinstance(value, list):
-        return [_with_whole_text(item) for item in value]
+        return [_with_whole_text(item, held) for item in value]
     return value
 
 
 def _as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:
-    def delta(choice: Any) -> Delta:
-        message = choice.message
-        return Delta(
-            content=message.text or None,
-            role=message.role or None,
-            refusal=message.refusal,
-            reasoning_content=message.reasoning_content,
-            tool_calls=[
-                msgspec.convert({"index": index, **msgspec.to_builtins(call)}, ToolCallDelta)
-                for index, call in enumerate(message.tool_calls or ())
-            ]
-            or None,
-        )
-
-    return ChatCompletionChunk(
+    chunk = _RawChunk(
         id=completion.id,
         created=completion.created,
         model=completion.model,
-        choices=[
-            ChunkChoice(
-                index=choice.index,
-                delta=delta(choice),
-                finish_reason=choice.finish_reason,
-                logprobs=choice.logprobs,
-            )
-            for choice in completion.choices
-        ],
+        choices=[_as_gain(choice) for choice in completion.choices],
         usage=completion.usage,
         system_fingerprint=completion.system_fingerprint,
         service_tier=completion.service_tier,
     )
+    chunk.__dict__.update(completion.__dict__)
+    return chunk
+
+
+def _as_gain(choice: Choice) -> ChunkChoice:
+    message = choice.message
+    calls = [_as_delta(index, call) for index, call in enumerate(message.tool_calls or ())]
+    return ChunkChoice(
+        index=choice.index,
+        delta=Delta(
+            content=message.text or None,
+            role=message.role,
+            refusal=message.refusal,
+            reasoning_content=message.reasoning_content,
+            tool_calls=calls or None,
+        ),
+        finish_reason=choice.finish_reason,
+        logprobs=choice.logprobs,
+    )
+
+
+def _as_delta(index: int, call: ToolCall) -> ToolCallDelta:
+    function = FunctionCallDelta(name=call.function.name, arguments=call.function.arguments)
+    return ToolCallDelta(index=index, id=call.id, type=call.type, function=function)

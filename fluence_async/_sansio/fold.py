@@ -8,7 +8,10 @@ folding is linear. What a later chunk leaves out or sends as null takes nothing 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..types import (
     ChatCompletion,
@@ -33,7 +36,7 @@ class Fold:
             stream is whole only once each of them has finished.
     """
 
-    __slots__ = ("_choices", "_expected", "_first", "_last", "chunks", "usage")
+    __slots__ = ("_choices", "_expected", "_head", "chunks", "usage")
 
     usage: Usage | None
     chunks: int
@@ -41,19 +44,13 @@ class Fold:
     def __init__(self, expected: int = 1) -> None:
         self._expected = expected
         self._choices: dict[int, _ChoiceFold] = {}
-        self._first: ChatCompletionChunk | None = None
-        self._last: ChatCompletionChunk | None = None
+        self._head = ChatCompletion()
         self.usage = None
         self.chunks = 0
 
     def extend(self, chunks: Sequence[ChatCompletionChunk]) -> None:
         """Take in the next chunks, in the order in which they came."""
-        if not chunks:
-            return
         self.chunks += len(chunks)
-        if self._first is None:
-            self._first = chunks[0]
-        self._last = chunks[-1]
         first = self._choices.get(0)
         for chunk in chunks:
             # The hot path, 130 ns: text for the first choice and nothing else. The order of
@@ -85,6 +82,12 @@ class Fold:
             choice.add(gain)
         if chunk.usage is not None:
             self.usage = chunk.usage
+        head = self._head
+        head.id = head.id or chunk.id
+        head.model = head.model or chunk.model
+        head.created = head.created or chunk.created
+        head.system_fingerprint = chunk.system_fingerprint or head.system_fingerprint
+        head.service_tier = chunk.service_tier or head.service_tier
 
     @property
     def finished(self) -> bool:
@@ -101,17 +104,10 @@ class Fold:
 
     def completion(self) -> ChatCompletion:
         """The answer so far, in the order of the choices' indexes."""
-        first, last = self._first, self._last
-        if first is None or last is None:
-            return ChatCompletion()
-        return ChatCompletion(
-            id=first.id or last.id,
-            model=first.model or last.model,
-            created=first.created or last.created,
+        return replace(
+            self._head,
             choices=[self._choices[index].choice(index) for index in sorted(self._choices)],
             usage=self.usage,
-            system_fingerprint=last.system_fingerprint or first.system_fingerprint,
-            service_tier=last.service_tier or first.service_tier,
         )
 
     def __repr__(self) -> str:
@@ -121,7 +117,16 @@ class Fold:
 class _ChoiceFold:
     """What one choice amounts to."""
 
-    __slots__ = ("content", "finish_reason", "logprobs", "reasoning", "refusal", "role", "tools")
+    __slots__ = (
+        "content",
+        "finish_reason",
+        "last_tool",
+        "logprobs",
+        "reasoning",
+        "refusal",
+        "role",
+        "tools",
+    )
 
     def __init__(self) -> None:
         self.content: list[str] = []
@@ -129,6 +134,7 @@ class _ChoiceFold:
         self.refusal: list[str] = []
         self.role = "assistant"
         self.tools: dict[int, _ToolFold] = {}
+        self.last_tool = -1
         self.finish_reason: str | None = None
         self.logprobs: dict[str, Any] = {}
 
@@ -138,7 +144,7 @@ class _ChoiceFold:
 
     def add(self, gain: ChunkChoice) -> None:
         """Take in what one chunk adds to the choice."""
-        if gain.finish_reason is not None:
+        if gain.finish_reason:
             self.finish_reason = gain.finish_reason
         if gain.logprobs is not None:
             self._add_logprobs(gain.logprobs)
@@ -159,20 +165,25 @@ class _ChoiceFold:
     def _tool(self, call: ToolCallDelta) -> _ToolFold:
         index = call.index
         if index is None:
-            # Servers that leave the index out send calls one after another: an id or a name
-            # opens the next one, bare arguments continue the last.
-            opens = bool(call.id or (call.function is not None and call.function.name))
-            last = max(self.tools, default=-1)
-            same = last >= 0 and call.id is not None and self.tools[last].id == call.id
-            index = last + 1 if last < 0 or (opens and not same) else last
-        return self.tools.setdefault(index, _ToolFold())
+            # Servers that leave the index out send calls one after another: another id, or a
+            # name without one, opens the next; anything else continues the last.
+            last = self.tools.get(self.last_tool)
+            named = call.function is not None and call.function.name
+            opens = last is None or (call.id != last.id if call.id else named)
+            index = self.last_tool + 1 if opens else self.last_tool
+        self.last_tool = max(self.last_tool, index)
+        tool = self.tools.get(index)
+        if tool is None:
+            tool = self.tools[index] = _ToolFold()
+        return tool
 
     def _add_logprobs(self, logprobs: dict[str, Any]) -> None:
         for name, value in logprobs.items():
-            if isinstance(value, list):
-                self.logprobs.setdefault(name, []).extend(value)
+            known = self.logprobs.get(name)
+            if isinstance(value, list) and isinstance(known, list):
+                known.extend(value)
             elif value is not None:
-                self.logprobs[name] = value
+                self.logprobs[name] = copy(value)
 
     def choice(self, index: int) -> Choice:
         message = Message(
@@ -186,7 +197,7 @@ class _ChoiceFold:
             index=index,
             message=message,
             finish_reason=self.finish_reason,
-            logprobs=self.logprobs or None,
+            logprobs={name: copy(value) for name, value in self.logprobs.items()} or None,
         )
 
 

@@ -6,15 +6,20 @@ for, since the key would travel readable.
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
 __all__ = ["API_BASE_URL", "Origin"]
 
 API_BASE_URL = "https://api.fluence.ai/v1"
+
+# Broader than URLs are, because nothing that may hold a password is shown, be it a URL or not.
+_USERINFO = re.compile(r"(?:\w*:)?[/\\]*[^/?#]*@")
+_HOST_NAME = re.compile(r"[\w.-]+")
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -37,29 +42,32 @@ class Origin(msgspec.Struct, frozen=True):
                 the key readable to another machine.
         """
         text = base_url.strip()
+        if _USERINFO.match(text):
+            raise ValueError("base_url holds a user name or password: pass the key as api_key=")
+        if "?" in text or "#" in text:
+            raise ValueError(f"base_url has a query or fragment: it ends like {API_BASE_URL!r}")
         try:
             parts = urlsplit(text)
             port = parts.port
         except ValueError as error:
             raise ValueError(f"base_url={base_url!r} is no URL: {error}") from None
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("base_url holds a user name or password: pass the key as api_key=")
-        if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable():
+        host = parts.hostname or ""
+        if (
+            parts.scheme not in ("http", "https")
+            or not (_HOST_NAME.fullmatch(host) or ":" in host)
+            or port == 0
+            or not text.isprintable()
+            or " " in text
+        ):
             raise ValueError(f"base_url={base_url!r}: must be like {API_BASE_URL!r}")
-        if parts.query or parts.fragment:
-            raise ValueError(f"base_url={base_url!r}: must end with the path, as {API_BASE_URL!r}")
-        if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not allow_insecure and not _is_loopback(host):
             raise ValueError(
                 f"base_url={base_url!r} would send the API key readable over the network: use "
                 "https, or allow_insecure=True if the way is trusted"
             )
         port = port or (443 if parts.scheme == "https" else 80)
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return cls(_normalized(parts), f"{parts.scheme}://{host}:{port}")
-
-
-def _normalized(parts: SplitResult) -> str:
-    return parts.geturl().rstrip("/")
+        name = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return cls(parts.geturl().rstrip("/"), name)
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,7 +18,6 @@ from ..types import Message
 __all__ = ["RequestBody", "encode_request"]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_ENCODER = msgspec.json.Encoder()
 
 
 class RequestBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,13 +41,15 @@ def encode_request(params: Mapping[str, Any], *, stream: bool) -> RequestBody:
         TypeError: A parameter of the wrong type, or one that is not known.
     """
     body = {name: value for name, value in params.items() if value is not None}
-    unknown = body.keys() - _KNOWN
+    unknown = params.keys() - _KNOWN
     if unknown:
         raise TypeError(
             f"unknown parameter {', '.join(sorted(map(repr, unknown)))}; what only your server "
             "knows goes into extra_body={...}"
         )
     extra = body.pop("extra_body", {})
+    if not isinstance(extra, Mapping):
+        raise TypeError(f"extra_body must be a mapping, not {type(extra).__name__}")
     _check_model(body.get("model"))
     body["messages"] = _messages(body.get("messages"))
     _check_range(body, "temperature", 0, 2)
@@ -59,7 +60,12 @@ def encode_request(params: Mapping[str, Any], *, stream: bool) -> RequestBody:
         body["stream"] = True
         body.setdefault("stream_options", {"include_usage": True})
     body.update(extra)
-    return RequestBody(data=_encode(body), model=body["model"], choices=body.get("n", 1))
+    choices = body.get("n")  # as extra_body says, which may say anything
+    return RequestBody(
+        data=_encode(body),
+        model=str(body["model"]),
+        choices=choices if isinstance(choices, int) else 1,
+    )
 
 
 _KNOWN = CompletionParams.__annotations__.keys()
@@ -93,6 +99,7 @@ def _messages(messages: Any) -> Sequence[Any]:
 
 
 def _check_message(position: int, message: Any) -> None:
+    role: Any
     if isinstance(message, Message):
         role = message.role
     elif isinstance(message, Mapping):
@@ -135,5 +142,17 @@ def _encode(body: dict[str, Any]) -> bytes:
             f"the text has half a surrogate pair at position {error.start}, which no UTF-8 can "
             "carry: was it cut in the middle of a character?"
         ) from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f"a parameter cannot be sent as JSON: {error}") from None
+
+
+def _as_builtin(value: Any) -> Any:
+    # What is typed as a Mapping or Sequence may be any of them; msgspec knows dict, list, tuple.
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"of type {type(value).__name__}")
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_as_builtin)

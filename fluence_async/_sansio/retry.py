@@ -1,4 +1,4 @@
-"""May a failed attempt be tried again, and after how long: (error, attempt, elapsed) → wait or None.
+"""May a failed attempt be tried again, and after how long: error, attempt, elapsed → wait or None.
 
 Law: pure; jitter and clocks come in. What the server asks for is kept (Retry-After is a lower
 bound), what it cannot mean (negative, not a number, beyond a float, past) is ignored in favour
@@ -43,7 +43,7 @@ __all__ = [
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _DOUBLINGS = 64
 """Beyond these the backoff's bound has long met its cap."""
-_SECONDS = re.compile(r"\s*[0-9]*\.?[0-9]+\s*", re.ASCII)
+_SECONDS = re.compile(r"\s*(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 
 
 class RetryQuota:
@@ -184,7 +184,7 @@ def _positive(text: str | None) -> float | None:
 
 
 def _timestamp(text: str | None) -> float | None:
-    if text is None or not text.isascii():
+    if text is None or not text.isascii() or text.count(",") > 1:  # a repeated header has more
         return None
     from email.utils import parsedate_to_datetime  # here: 20 ms of import for a rare header
 

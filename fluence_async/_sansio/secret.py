@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import re
 from typing import NoReturn
-from urllib.parse import quote
 
 __all__ = ["ApiKey", "RedactedHeader"]
 
@@ -30,8 +29,6 @@ class RedactedHeader(str):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a header that holds an API key cannot be pickled")
-
-    __reduce_ex__ = __reduce__  # type: ignore[assignment]
 
 
 class ApiKey:
@@ -69,8 +66,8 @@ class ApiKey:
         return self._value
 
     def scrub(self, text: str) -> str:
-        """`text` without the key in any form it might have taken on the way: as it is,
-        URL-encoded, in base64, or its first 8 characters."""
+        """`text` without the key in any form it might have taken on the way: as it is, in base64
+        (alone or within more), or its first 8 characters; each as URLs and JSON write it, too."""
         if self._pattern is None:
             return text
         return self._pattern.sub(_MASK, text)
@@ -85,13 +82,33 @@ class ApiKey:
 def _pattern(value: str) -> re.Pattern[str] | None:
     if len(value) < _SHORTEST_SCRUBBED:
         return None
-    forms = {value, quote(value, safe="")}
+    forms = {value}
     if len(value) >= 2 * _PREFIX:
         forms.add(value[:_PREFIX])
-    for text in (value, f"Bearer {value}"):
-        forms.add(base64.b64encode(text.encode()).decode().rstrip("="))
-        forms.add(base64.urlsafe_b64encode(text.encode()).decode().rstrip("="))
+    for offset in range(3):
+        form = _base64_within(value, offset)
+        forms |= {form, form.translate(_URL_SAFE)}
     # Longest first: a prefix must not be masked before the whole. What follows a masked prefix
     # may be more of the key, so the rest of the word goes with it.
     longest_first = sorted(forms, key=len, reverse=True)
-    return re.compile("(?:" + "|".join(map(re.escape, longest_first)) + r")[\w\-+/=%.]*")
+    return re.compile("(?:" + "|".join(map(_as_written, longest_first)) + r")[\w\-+/=%.*]*")
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
+def _base64_within(value: str, offset: int) -> str:
+    """The characters that stand for `value` alone, where base64 encodes it within more (as in
+    `Bearer …`), `offset` bytes after a multiple of three."""
+    encoded = base64.b64encode(b"\0" * offset + value.encode()).decode()
+    return encoded[-(-offset * 8 // 6) : (offset + len(value)) * 8 // 6]
+
+
+def _as_written(text: str) -> str:
+    """A pattern for `text` as it is, URL-encoded or escaped in JSON, character by character."""
+    return "".join(
+        character
+        if character.isalnum()
+        else rf"(?:\\?{re.escape(character)}|(?i:%{ord(character):02x}|\\u{ord(character):04x}))"
+        for character in text
+    )

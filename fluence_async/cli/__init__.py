@@ -20,10 +20,11 @@ def main() -> None:
 
         run()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
         print(
-            f"fluence: the command line needs {error.name}: pip install 'fluence-async[cli]'",
+            f"fluence: the command line needs {missing}: pip install 'fluence-async[cli]'",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -10,16 +10,15 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from .. import FluenceError, __version__
 from .asking import Settings
-from .terminal import complain, draws
+from .terminal import complain, draws, printable
 
 __all__ = ["run"]
 
@@ -32,6 +31,7 @@ _app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # frames around texts are hard to search and to quote
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -41,14 +41,27 @@ def run() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # an encoding that lacks a character shows "?"
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, _terminate)
     _app(prog_name="fluence")
     sys.exit(0)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End through every `finally`, so that the terminal is left as it was found."""
-    sys.exit(128 + number)
+def _run(program: Coroutine[Any, Any, None]) -> None:
+    """Run `program` to its end. SIGTERM cancels it, so that it leaves the terminal as it found it.
+
+    An exception raised by the signal's handler would not do: it can strike between any two
+    instructions, and prompt_toolkit is not made for that while it draws.
+    """
+
+    async def cancellable() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+        await program
+
+    try:
+        asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise typer.Exit(143) from None
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,7 +88,8 @@ def _outcome() -> Iterator[None]:
         complain(error)
         raise typer.Exit(1) from None
     except ValueError as error:  # how the package says that a setting cannot work
-        raise typer.BadParameter(str(error)) from None
+        print(f"fluence: {printable(str(error))}", file=sys.stderr)
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except BrokenPipeError:
@@ -85,7 +99,7 @@ def _outcome() -> Iterator[None]:
 
 
 @_app.command()
-def chat(
+def chat(  # noqa: PLR0917  # how typer is told the options
     prompt: Annotated[
         list[str] | None,
         typer.Argument(help="The question; without it, what is piped in, or a conversation."),
@@ -135,15 +149,15 @@ def chat(
     with _outcome():
         asked = question(prompt or [])
         if asked and as_json:
-            asyncio.run(answer_as_json(asked, settings))
+            _run(answer_as_json(asked, settings))
         elif asked:
-            asyncio.run(answer_as_text(asked, settings))
+            _run(answer_as_text(asked, settings))
         elif prompt or as_json or not (sys.stdin and sys.stdin.isatty() and draws(sys.stdout)):
-            raise typer.BadParameter("nothing is asked: give a question, or pipe one in")
+            raise ValueError("nothing is asked: give a question, or pipe one in")
         else:
             from .conversation import converse
 
-            asyncio.run(converse(settings))
+            _run(converse(settings))
 
 
 @_app.command()
@@ -168,7 +182,7 @@ def serve(
 
     with _outcome():
         try:
-            asyncio.run(serve_forever(host=host, port=port, pace=pace, limited=limits))
+            _run(serve_forever(host=host, port=port, pace=pace, limited=limits))
         except KeyboardInterrupt:
             pass  # how a server in the foreground is meant to end
         except OSError as error:

@@ -13,10 +13,7 @@ from .terminal import note
 
 __all__ = ["Settings", "ask", "open_session"]
 
-_LOCAL = (
-    "no FLUENCE_API_KEY: the local server answers, which is no language model; "
-    "for the real API: export FLUENCE_API_KEY=…"
-)
+_LOCAL = "local server, no language model · for the real API: export FLUENCE_API_KEY=…"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +42,11 @@ async def open_session(base_url: str | None) -> AsyncIterator[FluenceSession]:
         from ..server import LocalServer  # half a second that a call of the real API saves
 
         note(_LOCAL)
-        async with LocalServer() as server:
-            async with FluenceSession(
-                api_key=server.api_key, base_url=server.base_url
-            ) as fluence:
-                yield fluence
+        async with (
+            LocalServer() as server,
+            FluenceSession(api_key=server.api_key, base_url=server.base_url) as fluence,
+        ):
+            yield fluence
         return
     if api_key is None:
         raise ValueError(

@@ -134,8 +134,9 @@ class BlockSplitter:
         if self._in_code:
             self._close_code(ended=False)
         else:
+            blank = self._blank
             self._close()
-            self._glued = True
+            self._glued = not blank
         return self._finished.pop()
 
     # ─── line by line ─────────────────────────────────────────────────────────────────────

@@ -63,7 +63,7 @@ async def answer_as_json(asked: str, settings: Settings) -> None:
     messages = [*opening(settings), {"role": "user", "content": asked}]
     try:
         async with open_session(settings.base_url) as fluence:
-            completion = await ask(fluence, messages, settings, show=lambda text: None)
+            completion = await ask(fluence, messages, settings, show=lambda _: None)
     except FluenceError as error:
         partial = error.partial if isinstance(error, StreamError) else None
         failed = {"error": {"type": type(error).__name__, "message": str(error)}}

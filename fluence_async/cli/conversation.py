@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import Coroutine
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from prompt_toolkit import PromptSession
@@ -74,13 +74,17 @@ class Conversation:
 
     def _obey(self, command: str) -> bool:
         """Do what `command` says; False if it says to leave."""
-        if command == "/reset":
+        if command == "/quit":
+            return False
+        if command == "/help":
+            note(_HELP)
+        elif command == "/reset":
             self._messages = opening(self._settings)
             note("a new conversation")
-        elif command != "/quit":
-            known = command in ("/help", "/h")
-            note(_HELP if known else f"there is no command {command}; /help names them all")
-        return command != "/quit"
+        else:
+            note(f"there is no command {command}; /help names them all")
+        print(flush=True)
+        return True
 
     async def _turn(self, text: str, interrupt: _Interrupt) -> None:
         """Answer `text`, and remember as much of both as there is."""
@@ -126,16 +130,15 @@ class _Interrupt:
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Future[Any] | None = None
         self._stopped = False
 
     async def stoppable(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
         """The result of `coroutine`; None if Ctrl-C stopped it."""
         self._stopped = False
-        self._task = asyncio.ensure_future(coroutine)
+        self._task = task = asyncio.ensure_future(coroutine)
         try:
-            return await self._task
+            return await task
         except asyncio.CancelledError:
             if self._stopped:
                 return None
@@ -149,10 +152,10 @@ class _Interrupt:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            self._loop.call_soon_threadsafe(self._stop)
-
-        self._before = signal.signal(signal.SIGINT, on_signal)
+        loop = asyncio.get_running_loop()
+        self._before = signal.signal(
+            signal.SIGINT, lambda *_: loop.call_soon_threadsafe(self._stop)
+        )
         return self
 
     def __exit__(

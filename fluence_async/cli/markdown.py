@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.markdown import CodeBlock, Heading, HorizontalRule, Markdown, MarkdownElement
-from rich.syntax import Syntax
+from rich.markdown import CodeBlock, Heading, HorizontalRule, Markdown
+from rich.style import Style
+from rich.syntax import ANSI_DARK, ANSISyntaxTheme, Syntax
 from rich.text import Text
 from rich.theme import Theme
 
@@ -28,7 +28,10 @@ __all__ = ["THEME", "render"]
 
 _WIDTH = 100  # longer lines of prose are hard to read
 _RULE = 40
-_COLOURS = "ansi_dark"  # the terminal's own colours, on its own background
+# The terminal's own colours on its own background; and rich underlines every module.
+_COLOURS = ANSISyntaxTheme(
+    {kind: style + Style(underline=False) for kind, style in ANSI_DARK.items()}
+)
 
 _BLANK = re.compile(r"(?:\x1b\[[\d;]*m|\s)*")
 
@@ -121,14 +124,14 @@ class _CodeBlock(CodeBlock):
 
 
 class _Prose(Markdown):
-    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+    elements = {  # noqa: RUF012  # so it is declared above
         **Markdown.elements,
         "heading_open": _Heading,
         "hr": _HorizontalRule,
         "fence": _CodeBlock,
         "code_block": _CodeBlock,
     }
-    inlines: ClassVar[set[str]] = {*Markdown.inlines, "a"}
+    inlines = {*Markdown.inlines, "a"}  # noqa: RUF012
 
     def __init__(self, source: str) -> None:
         super().__init__("")
@@ -152,7 +155,7 @@ def _code(block: Block) -> Group:
 
 def _highlighted(block: Block) -> Iterator[Text]:
     lexer = (block.language or "").partition(" ")[0] or "text"
-    syntax = Syntax("", lexer, theme=_COLOURS, background_color="default", word_wrap=True)
+    syntax = Syntax("", lexer, theme=_COLOURS, word_wrap=True)
     skipped = block.context.count("\n")
     lines = syntax.highlight(block.context + block.source.rstrip("\n")).split("\n")
     for line in lines[skipped:]:

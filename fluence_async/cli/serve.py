@@ -36,7 +36,5 @@ async def serve_forever(*, host: str, port: int, pace: float, limited: bool) -> 
     limits = ("100/minute", "1000/hour") if limited else None
     async with LocalServer(host=host, port=port, pace=pace, limits=limits) as server:
         shown = " and ".join(limits) if limits else "none"
-        print(
-            _WELCOME.format(url=server.base_url, key=server.api_key, limits=shown), flush=True
-        )
+        print(_WELCOME.format(url=server.base_url, key=server.api_key, limits=shown), flush=True)
         await asyncio.Event().wait()

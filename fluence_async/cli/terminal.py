@@ -16,8 +16,7 @@ from .. import APIStatusError, ChatCompletion, FluenceError, Meta
 
 __all__ = ["complain", "draws", "note", "printable", "quiet", "summary"]
 
-_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
-_CONTROLS = {code: None for code in _CONTROLS if chr(code) not in "\n\t"}
+_CONTROLS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
 
 _ENDINGS = {"length": "cut at the token limit", "content_filter": "cut by the content filter"}
 
@@ -59,8 +58,7 @@ def summary(completion: ChatCompletion) -> str:
     usage, meta = completion.usage, completion.meta
     if usage is not None:
         parts.append(
-            f"{usage.total_tokens} tokens "
-            f"({usage.prompt_tokens} in, {usage.completion_tokens} out)"
+            f"{usage.total_tokens} tokens ({usage.prompt_tokens} in, {usage.completion_tokens} out)"
         )
     parts += _times(meta)
     if completion.finish_reason not in (None, "stop"):
@@ -85,15 +83,13 @@ def _times(meta: Meta) -> list[str]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within it, what is typed is kept for the next question and not echoed into the answer."""
-    try:
-        import termios
-
-        terminal = sys.stdin.fileno()
-        before = termios.tcgetattr(terminal)
-    except (ImportError, OSError, ValueError, termios.error):  # Windows; not a terminal
+    if sys.platform == "win32" or not sys.stdin.isatty():
         yield
         return
-    silent = termios.tcgetattr(terminal)
+    import termios
+
+    terminal = sys.stdin.fileno()
+    before, silent = termios.tcgetattr(terminal), termios.tcgetattr(terminal)
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(terminal, termios.TCSANOW, silent)
     try:

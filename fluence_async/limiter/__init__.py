@@ -1,0 +1,7 @@
+"""Limits that hold as the server counts them: the process's limiter, and who waits for it."""
+
+from .._sansio.rate_limit import limiter_name
+from .limiter import Limiter, LimiterSnapshot, Permit
+from .memory import shared_limiter
+
+__all__ = ["Limiter", "LimiterSnapshot", "Permit", "limiter_name", "shared_limiter"]

@@ -1,4 +1,4 @@
-"""A task parks and is woken from anywhere, a call comes at a time: all that a limiter asks of a loop.
+"""A task parks and is woken from anywhere, a timer rings: all that a limiter asks of a loop.
 
 Law: a ticket is woken once, and a wake that comes before its task has parked is not lost. What
 touches a loop is done in that loop: directly by whoever runs in it, by `post` from other threads,
@@ -13,7 +13,10 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from .._sansio.bucket import NEVER
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,7 +45,10 @@ def running_loop() -> Any:
     if trio is not None and trio.lowlevel.in_trio_run():
         return trio.lowlevel.current_trio_token()
     asyncio = sys.modules.get("asyncio")
-    return None if asyncio is None else asyncio._get_running_loop()
+    if asyncio is not None:
+        with suppress(RuntimeError):  # "no running event loop"
+            return asyncio.get_running_loop()
+    return None
 
 
 def home_in(loop: Any, ring: Callable[[Home], None]) -> Home:
@@ -67,7 +73,7 @@ class Home(ABC):
         self.loop = loop
         self.ring = ring
         self.waiting = 0
-        self.armed = 0
+        self.armed = NEVER
 
     @abstractmethod
     def time(self) -> float:

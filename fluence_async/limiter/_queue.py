@@ -15,7 +15,7 @@ from typing import Any
 from .._sansio.bucket import NEVER, Claim
 from ._park import Home
 
-__all__ = ["Waiter", "WaitQueue"]
+__all__ = ["WaitQueue", "Waiter"]
 
 
 class Waiter:
@@ -42,18 +42,18 @@ class WaitQueue:
     """Waiters by rank: 0 and 1 are the retries and the first attempts of lane 0, 2 and 3 of lane 1.
 
     Every operation is O(1), save those on deadlines: O(log n), and nothing for who has none.
+
+    Attributes:
+        size: How many wait.
     """
 
-    __slots__ = ("_deadlines", "_ranks", "_size")
+    __slots__ = ("_deadlines", "_ranks", "size")
 
     def __init__(self) -> None:
         # linked and hashed: a deque cannot lose its middle, a dict is slow at losing its head
         self._ranks: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in range(4)]
-        self._size = 0
+        self.size = 0
         self._deadlines: list[tuple[int, int, Waiter]] = []
-
-    def __len__(self) -> int:
-        return self._size
 
     def __iter__(self) -> Iterator[Waiter]:
         for waiters in self._ranks:
@@ -64,28 +64,27 @@ class WaitQueue:
 
     def ahead(self, rank: int) -> int:
         """How many would be served before one that came now with this rank."""
-        return sum(map(len, self._ranks[: rank + 1])) if self._size else 0
+        return sum(map(len, self._ranks[: rank + 1]))
 
     def head(self) -> Waiter | None:
         """Who is served next."""
-        if self._size:
-            for waiters in self._ranks:
-                if waiters:
-                    return next(iter(waiters))
+        for waiters in self._ranks:
+            if waiters:
+                return next(iter(waiters))
         return None
 
     def append(self, waiter: Waiter) -> None:
         """Let one come."""
         self._ranks[waiter.rank][waiter] = None
-        self._size += 1
+        self.size += 1
         if waiter.deadline < NEVER:
             heappush(self._deadlines, (waiter.deadline, id(waiter), waiter))
 
     def remove(self, waiter: Waiter) -> None:
         """Let one go."""
         del self._ranks[waiter.rank][waiter]
-        self._size -= 1
-        if len(self._deadlines) > 2 * self._size:  # so a deadline outlives its waiter, but not long
+        self.size -= 1
+        if len(self._deadlines) > 2 * self.size:  # so a deadline outlives its waiter, but not long
             self._deadlines = [entry for entry in self._deadlines if entry[2] in self]
             heapify(self._deadlines)
 
@@ -99,3 +98,7 @@ class WaitQueue:
     def first_expired(self, now: int) -> Waiter | None:
         """One whose deadline has passed; it is still in the queue."""
         return self._deadlines[0][2] if self.next_deadline() <= now else None
+
+    def expire(self, waiter: Waiter) -> None:
+        """Let one's deadline be past."""
+        heappush(self._deadlines, (0, id(waiter), waiter))

@@ -1,4 +1,4 @@
-"""Replies that are wrong on purpose, for scripts: every fault that a streaming client meets.
+r"""Replies that are wrong on purpose, for scripts: every fault that a streaming client meets.
 
 ```python
 Stream("Hello", " world")                          # what the API sends, chunk by chunk
@@ -10,10 +10,10 @@ Stream("Hello", Stall())   Stream("Hel", Pings())  # silence; only comments
 Stream("Hel", Status(500))                         # an error event
 Stream(Event("{not json"))                         # a broken chunk
 Stream("Hel", b"data: {")                          # bytes inside the body
-Stream("Hel", Raw(b"xyz\\r\\n"), Close())            # bytes outside its framing: a bad chunk size
+Stream("Hel", Raw(b"xyz\r\n"), Close())            # bytes outside its framing: a bad chunk size
 Trickle(Stream("Hello"), gap=0.3)                  # byte by byte, headers too
 [Pause(0.5), "Hello"]                              # a slow answer
-[b"HTTP/1.1 103 Early Hints\\r\\n\\r\\n", "Hello"]     # any bytes, then an answer
+[b"HTTP/1.1 103 Early Hints\r\n\r\n", "Hello"]     # any bytes, then an answer
 Reset()   Close()   Stall()                        # before the headers
 Lost("Hello")                                      # executed, and the answer lost on its way
 ```
@@ -162,7 +162,7 @@ class Pause(Step):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    async def play(self, wire: Wire) -> None:
+    async def play(self, wire: Wire) -> None:  # noqa: ARG002 - nothing is sent
         """Wait."""
         await asyncio.sleep(self.seconds)
 
@@ -170,7 +170,7 @@ class Pause(Step):
 class Stall(Step):
     """Nothing, until the client hangs up."""
 
-    async def play(self, wire: Wire) -> None:
+    async def play(self, wire: Wire) -> None:  # noqa: ARG002 - nothing is sent
         """Wait for ever."""
         await asyncio.get_running_loop().create_future()
 

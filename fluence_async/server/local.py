@@ -60,7 +60,7 @@ class LocalServer:
         time_scale: float = 1.0,
         clock: Callable[[], float] | None = None,
         hosts: Sequence[str] = (),
-        watch: Callable[[Received], None] = lambda received: None,
+        watch: Callable[[Received], None] | None = None,
     ) -> None:
         self._host = host
         self._port = port

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,7 +19,17 @@ from .refusal import envelope
 from .turn import Turn, event
 from .wire import Wire
 
-__all__ = ["Answer", "Call", "Reply", "ReplyLike", "Status", "Step", "answer_in", "executes", "play"]
+__all__ = [
+    "Answer",
+    "Call",
+    "Reply",
+    "ReplyLike",
+    "Status",
+    "Step",
+    "answer_in",
+    "executes",
+    "play",
+]
 
 
 class Step(ABC):
@@ -44,7 +54,7 @@ class Step(ABC):
         return f"{type(self).__name__}({fields})"
 
 
-ReplyLike: TypeAlias = "Step | str | bytes | Mapping[str, Any] | Sequence[ReplyLike]"
+ReplyLike: TypeAlias = Step | str | bytes | Mapping[str, Any] | list[Any]
 """A reply, or what stands for one."""
 
 
@@ -239,7 +249,7 @@ async def play(what: ReplyLike, wire: Wire) -> None:
         await (wire.body(what) if wire.framing else wire.send(what))
     elif isinstance(what, Mapping):
         await (wire.body(event(what)) if wire.framing else Reply(json=what).play(wire))
-    elif isinstance(what, Sequence):
+    elif isinstance(what, list):
         for step in what:
             await play(step, wire)
     else:
@@ -252,13 +262,13 @@ def answer_in(what: ReplyLike) -> Answer | None:
         return Answer(what)
     if isinstance(what, bytes | Mapping):
         return None
-    if isinstance(what, Sequence):
+    if isinstance(what, list):
         return next((found for step in what if (found := answer_in(step))), None)
     return what.answer
 
 
 def executes(what: ReplyLike) -> bool:
     """Whether a model would have run for a reply."""
-    if isinstance(what, Sequence) and not isinstance(what, str | bytes):
+    if isinstance(what, list):
         return any(executes(step) for step in what)
     return isinstance(what, str) or (not isinstance(what, bytes | Mapping) and what.executes)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from .._sansio.sse import encode_event
 from . import tokens
 from .chat import ChatRequest
 
@@ -22,8 +23,7 @@ __all__ = ["Turn", "event"]
 def event(data: str | Mapping[str, Any], name: str | None = None) -> bytes:
     """One server-sent event; a mapping is sent as JSON."""
     text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
-    lines = "".join(f"data: {line}\n" for line in text.split("\n"))
-    return f"{f'event: {name}\n' if name else ''}{lines}\n".encode()
+    return encode_event(text, event=name)
 
 
 class Turn:

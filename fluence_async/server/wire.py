@@ -68,21 +68,28 @@ class Wire:
     ) -> None:
         """Begin a response; without a `length` its body is chunked, or ends with the connection
         if either side speaks HTTP/1.0."""
-        lines = {**self.headers, **headers}
         if length is not None:
-            self.framing = "length"
-            lines.setdefault("content-length", str(length))
+            self.framing, framing = "length", {"content-length": str(length)}
         elif version == "1.1" and self._request.version >= (1, 1):
-            self.framing = "chunked"
-            lines.setdefault("transfer-encoding", "chunked")
+            self.framing, framing = "chunked", {"transfer-encoding": "chunked"}
         else:
-            self.framing = "close"
+            self.framing, framing = "close", {}
             self._keep_alive = False
-        if not self._keep_alive:
-            lines.setdefault("connection", "close")
+        await self.send(self._head(status, {**framing, **headers}, version))
+
+    async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole response of known length, in one piece."""
+        bare = status in {204, 304}
+        framing = {} if bare else {"content-length": str(len(body))}
+        head = self._head(status, {**framing, **headers}, "1.1")
+        await self.send(head if bare or self._request.method == "HEAD" else head + body)
+
+    def _head(self, status: int, headers: Mapping[str, str], version: str) -> bytes:
+        closing = {} if self._keep_alive else {"connection": "close"}
+        lines = {**self.headers, **closing, **headers}
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         head = f"HTTP/{version} {status} {_reason(status)}\r\n{text}\r\n"
-        await self.send(head.encode("utf-8", "surrogateescape"))
+        return head.encode("utf-8", "surrogateescape")
 
     async def body(self, data: bytes) -> None:
         """Send a piece of the body, framed."""
@@ -94,14 +101,6 @@ class Wire:
         """End the body."""
         if self.framing == "chunked":
             await self.send(b"0\r\n\r\n")
-        self.framing = None
-
-    async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole response of known length."""
-        if status in {204, 304} or self._request.method == "HEAD":
-            body = b""
-        await self.head(status, headers, length=None if status in {204, 304} else len(body))
-        await self.send(body)
         self.framing = None
 
     async def send(self, data: bytes) -> None:
@@ -159,7 +158,7 @@ def _reason(status: int) -> str:
 
 
 class _Sent(web.StreamResponse):
-    """A response of which nothing remains to be sent."""
+    """A response of which nothing remains to be sent, so aiohttp's steps to send it do nothing."""
 
     def __init__(self, *, keep_alive: bool) -> None:
         super().__init__()
@@ -169,8 +168,8 @@ class _Sent(web.StreamResponse):
     def keep_alive(self) -> bool:
         return self._reusable
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
         return None
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
         return None

@@ -8,6 +8,7 @@ the cause; it holds no header and no path.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from urllib.parse import urlsplit
 from ._base import ConnectFailed, TLSFailed
 
 __all__ = ["authority", "brief", "connecting_failed", "without_frames"]
+
+_CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""A handshake that merely ended is the network's failure, and may be tried again."""
+_QUOTE = re.compile(r"""[:\n]|\sb?['"]|\bbytearray""")
 
 
 def authority(url: str) -> str:
@@ -31,10 +36,11 @@ def connecting_failed(url: str, error: BaseException) -> ConnectFailed | TLSFail
     where = authority(url)
     causes = list(_causes(error))
     for cause in causes:
-        # A handshake that was merely cut off is the network's failure, and may be tried again.
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            reason = getattr(cause, "verify_message", "") or cause.reason or str(cause)
-            return TLSFailed(f"TLS with {where} failed: {reason}")
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_OFF):
+            # Of the same kind, but without a reason, are the wrappings that aiohttp adds.
+            reason = getattr(cause, "verify_message", None) or getattr(cause, "reason", None)
+            if reason:
+                return TLSFailed(f"TLS with {where} failed: {reason}")
     for cause in causes:
         if isinstance(cause, socket.gaierror):
             permanent = cause.errno == socket.EAI_NONAME
@@ -44,7 +50,7 @@ def connecting_failed(url: str, error: BaseException) -> ConnectFailed | TLSFail
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
             return ConnectFailed(f"cannot connect to {where}: {os.strerror(cause.errno)}")
-    return ConnectFailed(f"cannot connect to {where}: {error or type(error).__name__}")
+    return ConnectFailed(f"cannot connect to {where}: {str(error) or type(error).__name__}")
 
 
 def brief(error: BaseException) -> str:
@@ -54,7 +60,7 @@ def brief(error: BaseException) -> str:
     text = getattr(error, "message", str(error))
     if not isinstance(text, str):
         return type(error).__name__
-    return text.partition(":")[0].partition("\n")[0].strip()[:100] or type(error).__name__
+    return _QUOTE.split(text, 1)[0].strip()[:100] or type(error).__name__
 
 
 def without_frames(error: BaseException) -> BaseException:

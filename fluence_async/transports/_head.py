@@ -1,23 +1,28 @@
-"""A response's head as it came, in; the headers as the rest of the package reads them, out.
+"""Heads, alike for both HTTP libraries: what a request's must hold, what a response's may.
 
-Law: what one HTTP library lets pass and the other does not is decided here, once. Both framings
-at a time (RFC 9112, section 6.3) may be an attempt to smuggle a second response past us; a change
-of protocol (101) was not asked for. Values are latin-1, as RFC 9110 has it, so that no byte can
-make a later print or pickle fail.
+Law: what one library lets pass and the other does not is decided here, once. Both framings at a
+time (RFC 9112, section 6.3) may be an attempt to smuggle a second response past us; a change of
+protocol (101) was not asked for. Values are read as latin-1, as RFC 9110 has it, so that no byte
+can make a later print or pickle fail.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import urlsplit
 
-from ._base import ProtocolViolated
+from ._base import ProtocolViolated, Request
 from ._failures import authority
 
-__all__ = ["read_head"]
+__all__ = ["read_head", "write_head"]
+
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 def read_head(url: str, status: int, raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The headers: names in lower case; of repeated ones, the first.
+    """A response's headers: names in lower case; of repeated ones, the first.
 
     Args:
         url: Where the response is from, for the message.
@@ -35,3 +40,29 @@ def read_head(url: str, status: int, raw: Sequence[tuple[bytes, bytes]]) -> dict
             f"{authority(url)} framed its answer twice, by Content-Length and Transfer-Encoding"
         )
     return headers
+
+
+def write_head(request: Request) -> list[tuple[bytes, bytes]]:
+    """A request's headers with the two that HTTP requires, for a library that adds none.
+
+    No local variable here holds a raw value, which a traceback with variables would print.
+
+    Raises:
+        ValueError: A header holds what HTTP forbids; the message does not show it.
+    """
+    given = {name.lower() for name in request.headers}
+    required = {"Host": _host(request.url), "Content-Length": str(len(request.body))}
+    headers = {name: value for name, value in required.items() if name.lower() not in given}
+    headers |= request.headers
+    return [(_encoded(name), _encoded(value)) for name, value in headers.items()]
+
+
+def _encoded(text: str) -> bytes:
+    if _FORBIDDEN.search(text) is not None:
+        raise ValueError("a request header holds a character that HTTP forbids")
+    return text.encode()
+
+
+@lru_cache(maxsize=64)
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]

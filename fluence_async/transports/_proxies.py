@@ -7,10 +7,10 @@ request and looks up a password in ~/.netrc besides.
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["Proxies"]
+__all__ = ["Proxies", "credentials"]
 
 
 class Proxies:
@@ -43,3 +43,11 @@ class Proxies:
         if proxy_bypass(parts.netloc.rpartition("@")[2]):
             return None
         return self._by_scheme.get(parts.scheme)
+
+
+def credentials(proxy: str) -> tuple[str, str] | None:
+    """User name and password of a proxy's URL, if it has them."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return None
+    return unquote(parts.username), unquote(parts.password or "")

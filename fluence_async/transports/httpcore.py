@@ -9,14 +9,12 @@ used, because each stage would have the whole of it.
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
-from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 import httpcore2
@@ -33,15 +31,14 @@ from ._base import (
     TransportError,
 )
 from ._failures import authority, brief, connecting_failed, without_frames
-from ._head import read_head
+from ._head import read_head, write_head
 from ._inflate import decoded
 from ._lifetime import before_the_loop_ends, dismiss
-from ._proxies import Proxies
+from ._proxies import Proxies, credentials
 
 __all__ = ["HttpcoreTransport"]
 
 _KEEPALIVE_S = 15.0
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError)
 
 
@@ -91,7 +88,13 @@ class HttpcoreTransport:
     async def _send(self, request: Request, progress: _Progress) -> Response:
         try:
             answer = await self._pool(request.url).handle_async_request(
-                _outgoing(request, progress)
+                httpcore2.Request(
+                    "POST",
+                    request.url,
+                    headers=write_head(request),  # in no variable: it is the key
+                    content=request.body,
+                    extensions={"trace": progress},
+                )
             )
         except _FAILURES as error:
             failure = _sending_failed(request, progress, error)
@@ -112,7 +115,7 @@ class HttpcoreTransport:
             context = self._ssl_context
             pool = self._pools[secure, proxy] = httpcore2.AsyncConnectionPool(
                 ssl_context=_default_ssl_context() if secure and context is None else context,
-                proxy=_proxy(proxy),
+                proxy=None if proxy is None else httpcore2.Proxy(proxy, auth=credentials(proxy)),
                 max_connections=self._max_connections,
                 keepalive_expiry=_KEEPALIVE_S,
                 network_backend=self._network,
@@ -268,34 +271,6 @@ class _Response:
                 trio.lowlevel.spawn_system_task(self._close)
 
 
-def _outgoing(request: Request, progress: _Progress) -> httpcore2.Request:
-    """`request` for httpcore2. Nothing here or above it has a raw header in a local variable."""
-    url, host = _target(request.url)
-    given = {name.lower() for name in request.headers}
-    required = {"Host": host, "Content-Length": str(len(request.body))}
-    headers = {name: value for name, value in required.items() if name.lower() not in given}
-    headers |= request.headers
-    return httpcore2.Request(
-        "POST",
-        url,
-        headers=[(_encoded(name), _encoded(value)) for name, value in headers.items()],
-        content=request.body,
-        extensions={"trace": progress},
-    )
-
-
-@lru_cache(maxsize=64)
-def _target(url: str) -> tuple[httpcore2.URL, str]:
-    return httpcore2.URL(url), urlsplit(url).netloc.rpartition("@")[2]
-
-
-def _encoded(text: str) -> bytes:
-    # h11 refuses as well, and quotes the value.
-    if _FORBIDDEN.search(text) is not None:
-        raise ValueError("a request header holds a character that HTTP forbids")
-    return text.encode()
-
-
 def _sending_failed(
     request: Request, progress: _Progress, error: Exception
 ) -> TransportError | ValueError:
@@ -320,16 +295,6 @@ def _sending_failed(
 @cache
 def _default_ssl_context() -> ssl.SSLContext:
     return ssl.create_default_context()  # one, because httpcore2 would make one per connection
-
-
-def _proxy(url: str | None) -> httpcore2.Proxy | None:
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    auth = None
-    if parts.username is not None:
-        auth = (unquote(parts.username), unquote(parts.password or ""))
-    return httpcore2.Proxy(url, auth=auth)
 
 
 def _close_here(opened: trio.socket.SocketType) -> None:

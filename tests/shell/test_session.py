@@ -28,8 +28,8 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def session(transport: ScriptedTransport | None = None, **options: Any) -> FluenceSession:
-    played = transport or ScriptedTransport(GOOD)
+def session(played: ScriptedTransport | None = None, **options: Any) -> FluenceSession:
+    played = played or ScriptedTransport(GOOD)
     return FluenceSession(
         **{"api_key": KEY, "limiter": None, "transport": lambda: played, **options}
     )
@@ -89,9 +89,10 @@ def test_a_setting_that_cannot_work_is_refused_at_once(
 def test_a_key_is_needed_and_never_shown_when_it_is_bad() -> None:
     with pytest.raises(ValueError, match="FLUENCE_API_KEY"):
         FluenceSession()
-    with pytest.raises(ValueError, match="position 6") as caught:
-        FluenceSession(api_key="sk-abc\u00e9-secret")
-    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    bad = KEY + "\u00e9"
+    with pytest.raises(ValueError, match=f"position {len(KEY)}") as caught:
+        FluenceSession(api_key=bad)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.anyio
@@ -149,7 +150,7 @@ async def test_with_options_is_a_variant_over_the_same_connections() -> None:
         opened.append(ScriptedTransport(GOOD))
         return opened[-1]
 
-    async with session(transport=open_transport, default_headers={"X-A": "1"}) as fluence:  # type: ignore[arg-type]
+    async with session(transport=open_transport, default_headers={"X-A": "1"}) as fluence:
         variant = fluence.with_options(
             tags={"tenant": "t"}, extra_headers={"X-B": "2"}, timeout=5, keep_raw=True
         )
@@ -204,7 +205,7 @@ def test_one_session_serves_several_loops_one_after_another() -> None:
         opened.append(ScriptedTransport(GOOD))
         return opened[-1]
 
-    fluence = session(transport=open_transport)  # type: ignore[arg-type]
+    fluence = session(transport=open_transport)
 
     async def ask() -> str:
         return (await fluence.chat.completions.create(model="m", messages="hi")).text
@@ -249,7 +250,7 @@ def test_a_forked_child_drops_the_connections_and_the_parent_goes_on() -> None:
         opened.append(ScriptedTransport(GOOD))
         return opened[-1]
 
-    fluence = session(transport=open_transport)  # type: ignore[arg-type]
+    fluence = session(transport=open_transport)
 
     async def ask() -> str:
         return (await fluence.chat.completions.create(model="m", messages="hi")).text

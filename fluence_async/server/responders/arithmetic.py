@@ -14,8 +14,9 @@ import math
 import re
 from fractions import Fraction
 
-__all__ = ["evaluate", "find"]
+__all__ = ["find", "solve"]
 
+_I = re.IGNORECASE
 _WORDS = [
     (r"(?<=\d),(?=\d{3}\b)", ""),
     (r"%\s*of\b|\bpercent\s+of\b", "/100*"),
@@ -30,7 +31,7 @@ _WORDS = [
 ]
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d+/\d+/\d+")
 _SUM = re.compile(r"(?:sqrt|[\d.()+\-*/^\s]){3,200}")
-_ASKED = re.compile(r"\b(what|how much|calculate|compute|evaluate|solve|work out|sum)\b|=", re.I)
+_ASKED = re.compile(r"\b(what|how much|calculate|compute|evaluate|solve|work out|sum)\b|=", _I)
 _MARK = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|sqrt|[()+\-*/^])")
 _MOST_BITS = 2048
 
@@ -39,7 +40,7 @@ def find(text: str) -> str | None:
     """The first sum that `text` asks for, written with `+ - * / ^ ( )`; None if there is none."""
     plain = _DATE.sub(" , ", text)
     for pattern, mark in _WORDS:
-        plain = re.sub(pattern, mark, plain, flags=re.I)
+        plain = re.sub(pattern, mark, plain, flags=_I)
     for match in _SUM.finditer(plain):
         found = match[0].strip()
         while found.endswith((".", "-", "+", "*", "/", "^")):
@@ -50,19 +51,21 @@ def find(text: str) -> str | None:
     return None
 
 
-def evaluate(expression: str) -> str | None:
-    """The value of a sum in words fit for an answer; None if it is no sum."""
+def solve(expression: str) -> str | None:
+    """A sum with its value, as `2 + 2 = 4`; None if it is no sum."""
+    shown = re.sub(r"(?<=[\d)])\s*([+\-*/])\s*", r" \1 ", re.sub(r"\s*\^\s*", "^", expression))
     try:
         value = _Reader(expression).read()
     except ZeroDivisionError:
-        return "undefined: it divides by zero"
+        return f"{shown} is undefined: it divides by zero."
     except OverflowError:
-        return "too large for me"
+        return f"{shown} is too large for me."
     except (ValueError, RecursionError):
         return None
     if value.denominator == 1:
-        return str(value.numerator)
-    return f"{float(value):.10g}"
+        return f"{shown} = {value}"
+    decimal = f"{float(value):.10g}"
+    return f"{shown} {'=' if Fraction(decimal) == value else '≈'} {decimal}"
 
 
 class _Reader:
@@ -132,7 +135,7 @@ def _bounded(value: Fraction) -> Fraction:
     return value
 
 
-def _real(value: float | complex) -> float:
+def _real(value: complex) -> float:
     if isinstance(value, complex):
         raise ValueError(value)
     return value

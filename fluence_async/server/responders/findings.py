@@ -6,19 +6,23 @@ Each is given once, in the order of the text, so that two fields do not get the 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from . import arithmetic
 
 __all__ = ["Findings"]
 
+_I = re.IGNORECASE
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _URL = re.compile(r"https?://[^\s\"'<>]+[^\s\"'<>.,;:!?)]")
 _DATE = re.compile(r"\b\d{4}-\d\d-\d\d\b")
 _TIME = re.compile(r"\b\d\d:\d\d(?::\d\d)?\b")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w])")
 _QUOTED = re.compile(r"[\"“]([^\"”]+)[\"”]|(?<!\w)'([^']+)'(?!\w)")
-_NAME = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
-_NAMES_FIRST = re.compile(r"^[A-Z][\w'’-]*(?=\s+(?:is|and|was|has|lives|works)\b|,)")
+_NAME = re.compile(
+    r"(?:(?<![.!?]\s)(?<!^)\b|(?=[A-Z]\w*(?:\s+[A-Z]\w*)*\s+(?:is|was|has|lives|works)\b))"
+    r"[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*"
+)
 _NO_NAME = {"I", "I'm", "JSON", "The", "A", "An", "What", "Please", "Celsius", "Fahrenheit"}
 _AFTER = re.compile(
     r"\b(?:in|for|at|to|about|of|from|named|called)\s+(?:the\s+)?"
@@ -44,15 +48,15 @@ class Findings:
         """The number beside `name`, else the next one."""
         label = rf"\b{_words(name)}\b[^\d.!?,;]{{0,16}}?(-?\d+(?:\.\d+)?)"
         after = rf"(-?\d+(?:\.\d+)?)\s*-?{_words(name)}\b"
-        for pattern in (re.compile(label, re.I), re.compile(after, re.I), _NUMBER):
+        for pattern in (re.compile(label, _I), re.compile(after, _I), _NUMBER):
             found = self._first(pattern)
             if found is not None:
-                return float(found)
+                return float(found) if "." in found else int(found)
         return None
 
     def boolean(self, name: str) -> bool | None:
         """Whether `name` is said to be, or not to be; None if it is not mentioned."""
-        match = re.search(rf"(\bnot\b|\bno\b|n't|\bwithout\b)?\s*\b{_words(name)}\b", self.text, re.I)
+        match = re.search(rf"(\bnot\b|\bno\b|n't|\bwithout\b)?\s*\b{_words(name)}\b", self.text, _I)
         return None if match is None else match[1] is None
 
     def string(self, name: str, form: str | None = None) -> str | None:
@@ -63,34 +67,45 @@ class Findings:
             return self._first(_EMAIL)
         if name in {"expression", "formula", "equation"}:
             return arithmetic.find(self.text) or self.text
-        labelled = re.compile(rf"\b{_words(name)}\b(?:\s+(?:is|are|of)\b|\s*[:=])\s*([^.,;!?\n]+)", re.I)
+        labelled = re.compile(
+            rf"\b{_words(name)}\b(?:\s+(?:is|are|of)\b|\s*[:=])\s*([^.,;!?\n]+)", _I
+        )
         found = self._first(labelled) or self._first(_QUOTED)
         if found is not None:
             return found.strip()
         if name in _WHOLE_TEXT:
             return self.text
-        return next(iter(self.names(take=True)), None) or self._first(_AFTER)
+        return self._first(_NAME) or self._first(_AFTER)
 
-    def names(self, *, take: bool = False) -> list[str]:
-        """The proper names; with `take`, only the next one, and it is given."""
-        matches = [*_NAMES_FIRST.finditer(self.text), *_NAME.finditer(self.text)]
-        for match in matches:
-            if take and match.span() not in self._given and match[0] not in _NO_NAME:
-                self._given.add(match.span())
-                return [match[0]]
-        return [] if take else [m[0] for m in matches if m[0] not in _NO_NAME]
+    def names(self) -> list[str]:
+        """The proper names that are still to be given."""
+        return [match[0] for match in self._left(_NAME)]
+
+    def count(self, kind: str) -> int:
+        """How many values of a JSON type are still to be given."""
+        patterns = {"string": [_NAME, _QUOTED], "number": [_NUMBER], "integer": [_NUMBER]}
+        return max((len(list(self._left(p))) for p in patterns.get(kind, [])), default=0)
 
     def among(self, values: list[str]) -> str | None:
         """The first of `values` that the text mentions."""
-        return next((v for v in values if re.search(rf"\b{_words(v)}\b", self.text, re.I)), None)
+        return next((v for v in values if re.search(rf"\b{_words(v)}\b", self.text, _I)), None)
+
+    def _left(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+        for match in pattern.finditer(self.text):
+            if match[0] not in _NO_NAME and _span(match) not in self._given:
+                yield match
 
     def _first(self, pattern: re.Pattern[str]) -> str | None:
-        for match in pattern.finditer(self.text):
-            group = match.lastindex or 0
-            if match.span(group) not in self._given:
-                self._given.add(match.span(group))
-                return match[group]
-        return None
+        match = next(self._left(pattern), None)
+        if match is None:
+            return None
+        self._given.add(_span(match))
+        return match[match.lastindex or 0]
+
+
+def _span(match: re.Match[str]) -> tuple[int, int]:
+    """Where the value is: the group that took part, or all of it."""
+    return match.span(match.lastindex or 0)
 
 
 def _words(name: str) -> str:

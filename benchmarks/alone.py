@@ -1,2 +1,0 @@
-def limiter(*, quick): return []
-def imports(*, quick): return []

@@ -1,0 +1,228 @@
+"""The line of waiting calls: claims go in, and each is woken when its units are taken.
+
+Law: what may be taken is the store's business; this is order and waking. Whatever may free units
+or tell when they come back (a settle, a release, the timer, somebody leaving) pumps: it serves the
+queue's head as long as the store gives, then sets the timers for the next time.
+
+A line belongs to no loop, thread or session. Its state is under one lock, held for microseconds
+and never over an await; a waiter is woken in its own loop. Every loop with waiters has a timer for
+the queue's head, wherever that waits, so that a loop that stands still holds up nobody; one that
+is closed is noticed when its waiter is to be woken: the units come back, and its waiters go.
+
+Rejected: a task that hands out units (it lives in one loop and must be closed); a lock that is
+awaited (its holder can be cancelled); polling.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from .._sansio.bucket import NEVER, Claim
+from ..errors import APITimeoutError, FluenceError, LimitWaitError
+from ._park import Home, LoopClosed, home_in, running_loop
+from ._queue import Waiter, WaitQueue
+from ._store import Store
+
+__all__ = ["Line"]
+
+_S = 1_000_000_000
+
+
+class Line:
+    """Everybody who waits for one store.
+
+    Attributes:
+        store: Where the units are.
+        clock: Its clock, in ns.
+        lock: Held by whoever touches anything here but `change`, `leave` and `lose`, which take it.
+        queue: Who waits.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
+        self.store = store
+        self.clock = clock
+        self._begin()
+        _lines.add(self)
+
+    def _begin(self) -> None:
+        self.lock = threading.Lock()
+        self.queue = WaitQueue()
+        self._homes: dict[Any, Home] = {}
+        self._lost: deque[tuple[Callable[[Claim, int], None], Claim]] = deque()
+
+    def begin_in_fork(self) -> None:
+        """Go on in a forked child: the lock may be held by a thread that is not here, the waiters'
+        loops are the parent's, and so are the answers to what is in flight."""
+        self._begin()
+        self.store = self.store.inherit(self.clock())
+
+    # ─── with the lock held ───────────────────────────────────────────────────────────────
+
+    def take(self, claim: Claim, rank: int, now: int) -> bool:
+        """Whether a fresh claim was taken at once."""
+        if self._lost:
+            self.release_lost(now)
+        if self.queue.size and self.queue.ahead(rank):
+            return False
+        return not self.store.take(claim, now, rank // 2)
+
+    def enqueue(self, claim: Claim, rank: int, now: int, deadline: float) -> Waiter:
+        """Let the running task come in, until `deadline` in seconds of its loop. It has still to
+        park, and may have been served by then.
+
+        Raises:
+            LimitWaitError: What it waits for is known to come later.
+            APITimeoutError: The deadline has passed.
+        """
+        loop = running_loop()
+        home = self._homes.get(loop) or home_in(loop, self._ring)
+        until = NEVER
+        if deadline < math.inf:
+            until = now + int((deadline - home.time()) * _S)
+            known = self.store.earliest(claim, now, rank // 2, self.queue.ahead(rank))
+            if until < known > now:
+                raise self._too_late(known - now)
+            if until <= now:
+                raise self._timed_out()
+        waiter = Waiter(claim, rank, until, home)
+        self._homes[loop] = home
+        home.waiting += 1
+        self.queue.append(waiter)
+        self.pump(now, loop)
+        return waiter
+
+    def pump(self, now: int, here: Any) -> None:
+        """Serve the head of the queue as long as units last, then set the timers.
+
+        Args:
+            now: The time, in ns.
+            here: `running_loop()`.
+        """
+        try:
+            wake = self._serve(now, here)
+            for home in tuple(self._homes.values()):
+                if wake < home.armed:
+                    home.run(here, home.set_timer, max(0, wake - now) / _S)
+                    home.armed = wake
+        except LoopClosed as gone:
+            self._homes.pop(gone.home.loop, None)
+            for waiter in [each for each in self.queue if each.home is gone.home]:
+                self.queue.remove(waiter)
+            self.pump(now, here)
+
+    def _serve(self, now: int, here: Any) -> int:
+        """Wake everybody whose time has come; return when the next one's does."""
+        self.release_lost(now)
+        queue = self.queue
+        while (expired := queue.first_expired(now)) is not None:
+            self._wake(expired, now, here)
+        while (head := queue.head()) is not None:
+            wake = self.store.take(head.claim, now, head.lane)
+            if head.deadline < wake < NEVER:
+                head.known_at = wake
+            elif wake:
+                return min(wake, queue.next_deadline())
+            self._wake(head, now, here)
+        return NEVER
+
+    def _wake(self, waiter: Waiter, now: int, here: Any) -> None:
+        self._remove(waiter, here)
+        try:
+            waiter.home.run(here, waiter.home.wake, waiter.ticket)
+        except LoopClosed:
+            self.store.release(waiter.claim, now)
+            raise
+
+    def _remove(self, waiter: Waiter, here: Any) -> None:
+        self.queue.remove(waiter)
+        home = waiter.home
+        home.waiting -= 1
+        if not home.waiting:
+            self._homes.pop(home.loop, None)
+            with suppress(LoopClosed):
+                home.run(here, home.close)
+
+    def release_lost(self, now: int) -> None:
+        """Release what `lose` took note of."""
+        while self._lost:
+            release, claim = self._lost.popleft()
+            release(claim, now)
+
+    # ─── without it ───────────────────────────────────────────────────────────────────────
+
+    def change(self, change: Callable[..., None], claim: Claim, *args: object) -> None:
+        """Settle or release a claim, by a method of the store that it was taken from."""
+        now = self.clock()
+        with self.lock:
+            change(claim, now, *args)
+            if self.queue.size:
+                self.pump(now, running_loop())
+
+    def leave(self, waiter: Waiter) -> None:
+        """Wait no longer: if it was not served, it is as if it had never come."""
+        with self.lock:
+            if waiter in self.queue:
+                here = running_loop()
+                self._remove(waiter, here)
+                self.pump(self.clock(), here)
+
+    def lose(self, release: Callable[[Claim, int], None], claim: Claim) -> None:
+        """Release a claim that nobody holds any more. For finalizers, which may run amid our own
+        locked lines: it takes note, and lets a loop do it, or whoever comes next."""
+        self._lost.append((release, claim))
+        for home in tuple(self._homes.values()):
+            with suppress(LoopClosed):
+                home.post(self._ring, home)
+
+    def _ring(self, home: Home) -> None:
+        now = self.clock()
+        with self.lock:
+            home.armed = NEVER
+            self.pump(now, home.loop)
+
+    def refusal(self, waiter: Waiter, now: int) -> FluenceError:
+        """Why a waiter was woken without its units.
+
+        Raises:
+            ValueError: It no longer fits in.
+        """
+        self.store.check(waiter.claim.costs, waiter.lane)
+        if waiter.known_at < NEVER:
+            return self._too_late(waiter.known_at - now)
+        return self._timed_out()
+
+    def _too_late(self, wait: int) -> LimitWaitError:
+        wait_s = max(0, wait) / _S
+        return LimitWaitError(
+            f"{self.store} has no unit for this call for another {wait_s:.1f} s, which is past "
+            "its deadline: give it a longer timeout, or come back at retry_at",
+            wait_s=wait_s,
+            retry_at=time.time() + wait_s,
+        )
+
+    def _timed_out(self) -> APITimeoutError:
+        return APITimeoutError(
+            f"{self.store} had no unit before this call's deadline, and when one comes free hangs "
+            "on calls still under way: give it a longer timeout, or make fewer at once",
+            clock="queue",
+        )
+
+
+_lines: weakref.WeakSet[Line] = weakref.WeakSet()
+
+
+def _begin_all_in_fork() -> None:
+    for line in tuple(_lines):
+        line.begin_in_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_all_in_fork)

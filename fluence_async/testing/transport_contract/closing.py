@@ -1,0 +1,337 @@
+"""What a transport leaves behind: nothing, whenever it is stopped."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ...transports._base import BodyBroken, Disconnected, TransportError
+from ._expect import expect, raises
+from ._server import Factory, Peer, Script, body_of, echo, post, saying, served
+from .bodies import sized
+
+__all__ = [
+    "a_call_cancelled_after_any_number_of_steps_leaves_nothing",
+    "a_cancelled_call_for_a_slot_leaves_the_slot",
+    "a_cancelled_read_leaves_a_response_that_can_be_closed",
+    "a_cancelled_send_leaves_nothing_at_any_stage",
+    "a_cancelled_send_of_a_big_body_leaves_nothing",
+    "a_kept_connection_that_dies_under_a_request_is_told",
+    "a_kept_connection_that_was_closed_is_not_used",
+    "a_response_that_is_left_early_closes_its_connection",
+    "a_response_that_is_read_to_its_end_gives_its_connection_back",
+    "abort_closes_from_any_thread_and_any_number_of_times",
+    "closing_a_response_ends_a_read_in_another_task",
+    "closing_a_transport_closes_everything",
+    "closing_a_transport_does_not_wait_for_a_stuck_server",
+]
+
+
+async def a_response_that_is_read_to_its_end_gives_its_connection_back(factory: Factory) -> None:
+    """Twenty requests, one connection, whether or not somebody closes."""
+    async with served(factory, echo) as (transport, server):
+        for n in range(20):
+            response = await transport.send(post(server.url, b"%d" % n))
+            while await response.receive(math.inf):
+                pass
+            for _ in range(n % 3):
+                await response.aclose()
+        expect(server.accepted == 1, f"{server.accepted} connections for 20 requests")
+
+
+async def a_response_that_is_left_early_closes_its_connection(factory: Factory) -> None:
+    """Nobody can know how much is still to come."""
+    async with served(factory, saying(sized(2**20) + b"some")) as (transport, server):
+        for n in range(1, 4):
+            response = await transport.send(post(server.url))
+            if n > 1:
+                expect(await response.receive(math.inf) == b"some", "what was sent")
+            await response.aclose()
+            await response.aclose()
+            await server.empty()
+            expect(server.accepted == n, f"{server.accepted} connections for {n} requests")
+
+
+async def a_kept_connection_that_was_closed_is_not_used(factory: Factory) -> None:
+    """The server's goodbye, or its reset, was read before the next request."""
+
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"ok")
+        if peer.server.accepted == 2:
+            await answered.wait()
+            await peer.reset()
+
+    answered = anyio.Event()
+    async with served(factory, once) as (transport, server):
+        for _ in range(4):
+            expect(await body_of(await transport.send(post(server.url))) == b"ok", "answered")
+            if server.accepted == 2:
+                answered.set()
+            await server.empty()
+            await anyio.sleep(0.01)
+        expect(server.accepted == 4, f"{server.accepted} connections")
+
+
+async def a_kept_connection_that_dies_under_a_request_is_told(factory: Factory) -> None:
+    """`reused`: it may merely have been stale, and one free retry is in order."""
+    for rude in (False, True):
+
+        async def twice(peer: Peer, rude: bool = rude) -> None:
+            await peer.request()
+            await peer.answer(b"ok")
+            await peer.request()
+            if rude:
+                await peer.reset()
+
+        async with served(factory, twice) as (transport, server):
+            await body_of(await transport.send(post(server.url)))
+            with raises(Disconnected) as error:
+                await transport.send(post(server.url))
+            expect(error.value.reused, "it had served a request")
+            expect(len(server.requests) == 2, "nothing is sent again by itself")
+            expect(await body_of(await transport.send(post(server.url))) == b"ok", "and goes on")
+
+
+async def _cancelled_send(factory: Factory, script: Script, scheme: str, size: int) -> None:
+    """Twice in a row with one slot, which must be free again."""
+    async with served(factory, script, max_connections=1) as (transport, server):
+        url = server.url.replace("http:", scheme)
+        for _ in range(2):
+            with anyio.move_on_after(0.1) as scope:
+                await transport.send(post(url, bytes(size)))
+            expect(scope.cancelled_caught, "the cancellation came through")
+            await server.empty()
+
+
+async def a_cancelled_send_leaves_nothing_at_any_stage(factory: Factory) -> None:
+    """In the TLS handshake, while the headers are awaited, while they trickle."""
+
+    async def silent(peer: Peer) -> None:
+        await peer.gone()
+
+    async def trickle(peer: Peer) -> None:
+        await peer.request()
+        for byte in b"HTTP/1.1 200 OK\r\n" * 1000:
+            await peer.say(bytes([byte]))
+            await anyio.sleep(0.02)
+
+    await _cancelled_send(factory, silent, "https:", 2)
+    await _cancelled_send(factory, silent, "http:", 2)
+    await _cancelled_send(factory, trickle, "http:", 2)
+
+
+async def a_call_cancelled_after_any_number_of_steps_leaves_nothing(factory: Factory) -> None:
+    """With one slot, which the next call needs."""
+
+    async def pieces(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            for piece in (sized(6)[:20], sized(6)[20:], b"abc", b"def"):
+                await checkpoint()
+                await peer.say(piece)
+
+    async with served(factory, pieces, max_connections=1) as (transport, server):
+
+        async def call(scope: anyio.CancelScope) -> None:
+            with scope:
+                response = await transport.send(post(server.url))
+                try:
+                    while await response.receive(math.inf):
+                        pass
+                finally:
+                    response.abort()
+
+        for steps in range(60):
+            scope = anyio.CancelScope()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call, scope)
+                for _ in range(steps):
+                    await checkpoint()
+                scope.cancel()
+            with anyio.fail_after(5):
+                got = await body_of(await transport.send(post(server.url)))
+            expect(got == b"abcdef", f"after {steps} steps: {got!r}")
+            expect(server.open <= 1, f"after {steps} steps: {server.open} connections")
+
+
+async def a_cancelled_send_of_a_big_body_leaves_nothing(factory: Factory) -> None:
+    """32 MB are on their way to a server that does not read them."""
+
+    async def deaf(peer: Peer) -> None:
+        await anyio.sleep(0.2)
+        await peer.gone()
+
+    await _cancelled_send(factory, deaf, "http:", 2**25)
+
+
+async def a_cancelled_call_for_a_slot_leaves_the_slot(factory: Factory) -> None:
+    """Fifty that wait are cancelled, one by one and together; the next one proceeds."""
+    busy, go = anyio.Event(), anyio.Event()
+
+    async def wait(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            if len(peer.server.requests) == 2:
+                busy.set()
+            await go.wait()
+            await peer.answer(b"ok")
+
+    async with served(factory, wait, max_connections=2) as (transport, server):
+
+        async def call(scope: anyio.CancelScope | None = None) -> None:
+            with scope or anyio.CancelScope():
+                await body_of(await transport.send(post(server.url)))
+
+        scopes = [anyio.CancelScope() for _ in range(50)]
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(call)
+            await busy.wait()
+            for scope in scopes:
+                tasks.start_soon(call, scope)
+            for _ in range(10):
+                await checkpoint()
+            for scope in scopes[:25]:
+                scope.cancel()
+                await checkpoint()
+            for scope in scopes[25:]:
+                scope.cancel()
+            tasks.start_soon(call)
+            for _ in range(10):
+                await checkpoint()
+            go.set()
+        await call()
+        expect(server.most == 2, f"{server.most} connections at once")
+        expect(len(server.requests) == 4, f"{len(server.requests)} requests")
+
+
+async def a_cancelled_read_leaves_a_response_that_can_be_closed(factory: Factory) -> None:
+    """By aclose and by abort."""
+    async with served(factory, saying(sized(100)), max_connections=1) as (transport, server):
+        for close in ("aclose", "abort"):
+            response = await transport.send(post(server.url))
+            with anyio.move_on_after(0.02) as scope:
+                await response.receive(math.inf)
+            expect(scope.cancelled_caught, "the cancellation came through")
+            if close == "aclose":
+                await response.aclose()
+            else:
+                response.abort()
+            await server.empty()
+
+
+async def closing_a_response_ends_a_read_in_another_task(factory: Factory) -> None:
+    """A stream may be closed from any task."""
+    async with served(factory, saying(sized(100))) as (transport, server):
+        for close in ("aclose", "abort"):
+            response = await transport.send(post(server.url))
+
+            async def read(response: object = response) -> None:
+                with raises(BodyBroken):
+                    await response.receive(math.inf)  # type: ignore[attr-defined]
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                await anyio.sleep(0.01)
+                if close == "aclose":
+                    await response.aclose()
+                else:
+                    response.abort()
+            await server.empty()
+
+
+async def abort_closes_from_any_thread_and_any_number_of_times(factory: Factory) -> None:
+    """It is what a finalizer calls; a response whose end was read keeps its connection alive."""
+    async with served(factory, saying(sized(100) + b"some"), max_connections=1) as (
+        transport,
+        server,
+    ):
+        for elsewhere in (False, True):
+            response = await transport.send(post(server.url))
+            expect(await response.receive(math.inf) == b"some", "what was sent")
+            if elsewhere:
+                thread = threading.Thread(target=response.abort)
+                thread.start()
+                thread.join()
+            response.abort()
+            response.abort()
+            await server.empty()
+            response.abort()
+            await response.aclose()
+            with raises(BodyBroken):
+                await response.receive(math.inf)
+    async with served(factory, echo) as (transport, server):
+        responses = [await transport.send(post(server.url))]
+        for _ in range(3):
+            await body_of(responses[-1])
+            responses[-1].abort()
+            await checkpoint()
+            responses.append(await transport.send(post(server.url)))
+        expect(server.accepted == 1, "the connection was given back before")
+    for response in responses:
+        response.abort()
+
+
+async def closing_a_transport_closes_everything(factory: Factory) -> None:
+    """What is idle, what is being read, what is awaited; and it can be closed again."""
+    go = anyio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"ok")
+        await peer.request()
+        await peer.say(sized(100) + b"some")
+        go.set()
+        await peer.gone()
+
+    async with served(factory, script) as (transport, server):
+        await body_of(await transport.send(post(server.url)))
+        response = await transport.send(post(server.url))
+        expect(await response.receive(math.inf) == b"some", "what was sent")
+
+        async def read() -> None:
+            with raises(BodyBroken):
+                await response.receive(math.inf)
+
+        async def send() -> None:
+            with raises(TransportError):
+                for _ in range(2):
+                    await body_of(await transport.send(post(server.url)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            tasks.start_soon(send)
+            await anyio.sleep(0.02)
+            await transport.aclose()
+        await server.empty()
+        await transport.aclose()
+        await response.aclose()
+        with raises(RuntimeError):
+            await transport.send(post(server.url))
+
+
+async def closing_a_transport_does_not_wait_for_a_stuck_server(factory: Factory) -> None:
+    """32 MB are on their way to a server that reads nothing."""
+    release = anyio.Event()
+
+    async def deaf(peer: Peer) -> None:
+        await release.wait()
+        await peer.gone()
+
+    async with served(factory, deaf) as (transport, server):
+
+        async def send() -> None:
+            with raises(TransportError):
+                await transport.send(post(server.url, bytes(2**25)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            await anyio.sleep(0.05)
+            with anyio.fail_after(5):
+                await transport.aclose()
+        release.set()
+        await server.empty()

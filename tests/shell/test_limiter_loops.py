@@ -1,0 +1,512 @@
+"""One limiter and many loops: threads, runs one after another, loops that end, forks, finalizers.
+
+In real time, with windows of milliseconds; nothing here depends on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+
+from fluence_async.limiter import Limiter, Permit
+
+BACKENDS = ["asyncio", "trio"]
+DEADLOCK_S = 20
+
+
+def quick(limit: str = "2/0.01s", **options: Any) -> Limiter:
+    return Limiter(limit, margin_s=0, drift=0, reserve=0, **options)
+
+
+def left(limiter: Limiter) -> int:
+    (window,) = limiter.snapshot().windows
+    return window.left
+
+
+async def calls(limiter: Limiter, count: int, note: Callable[[], None] = lambda: None) -> None:
+    async def call() -> None:
+        with anyio.fail_after(DEADLOCK_S):
+            permit = await limiter.acquire()
+        note()
+        permit.sent()
+        await anyio.sleep(0)
+        permit.settle()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(call)
+
+
+class OtherLoop:
+    """A loop in a thread of its own, in which an async function runs; `call` runs code there."""
+
+    def __init__(self, backend: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(backend, main), daemon=True)
+        self._thread.start()
+
+    def _run(self, backend: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            anyio.run(main, backend=backend)
+        except BaseException as error:
+            self.error = error
+
+    def join(self) -> None:
+        self._thread.join(DEADLOCK_S)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+def run(backend: str, main: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
+    return anyio.run(main, *args, backend=backend)
+
+
+# ─── loops side by side and one after another ─────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("second", BACKENDS)
+@pytest.mark.parametrize("first", BACKENDS)
+def test_loops_in_two_threads_share_one_limiter(first: str, second: str) -> None:
+    limiter = quick("3/0.02s")
+    taken: list[int] = []
+
+    def note() -> None:
+        (window,) = limiter.snapshot().windows
+        taken.append(window.used)
+
+    loops = [OtherLoop(b, partial(calls, limiter, 40, note)) for b in (first, second)]
+    for loop in loops:
+        loop.join()
+    assert len(taken) == 80
+    assert max(taken) <= 3
+    assert limiter.snapshot().waiting == 0
+
+
+@pytest.mark.parametrize("waiting_in", BACKENDS)
+@pytest.mark.parametrize("release_in", [*BACKENDS, "no loop"])
+def test_a_release_wakes_a_waiter_of_another_loop(waiting_in: str, release_in: str) -> None:
+    limiter = quick("1/hour")
+    permit = limiter.acquire_nowait()
+    loop = OtherLoop(waiting_in, partial(calls, limiter, 1))
+    while not limiter.snapshot().waiting:
+        pass
+
+    async def release() -> None:
+        permit.release()
+
+    if release_in == "no loop":
+        permit.release()
+    else:
+        run(release_in, release)
+    loop.join()
+    assert left(limiter) == 0
+
+
+@pytest.mark.parametrize("waiting_in", BACKENDS)
+def test_a_settle_elsewhere_sets_the_timer_of_a_waiters_loop(waiting_in: str) -> None:
+    limiter = quick("1/0.02s")
+    permit = limiter.acquire_nowait()
+    loop = OtherLoop(waiting_in, partial(calls, limiter, 2))
+    while not limiter.snapshot().waiting:
+        pass
+    permit.settle()
+    loop.join()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_runs_one_after_another_go_on_where_the_last_one_ended(backend: str) -> None:
+    limiter = quick("5/hour")
+    for _ in range(2):
+        run(backend, calls, limiter, 2)
+    assert left(limiter) == 1
+
+
+# ─── loops that end or stand still ────────────────────────────────────────────────────────
+
+
+def asyncio_loop_with_a_waiter(limiter: Limiter) -> tuple[asyncio.AbstractEventLoop, Any]:
+    """A loop that does not run, in which a task waits for a unit."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(limiter.acquire())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert limiter.snapshot().waiting == 1
+    return loop, task
+
+
+@contextlib.contextmanager
+def destroyed_pending_tasks_are_expected() -> Iterator[None]:
+    """asyncio logs a task that is dropped while it waits; that is not the limiter's business."""
+    logger = asyncio.log.logger  # type: ignore[attr-defined]
+    logger.disabled = True
+    try:
+        yield
+        gc.collect()
+    finally:
+        logger.disabled = False
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_waiters_of_a_closed_loop_hold_up_nobody(backend: str) -> None:
+    limiter = quick("1/0.02s")
+    limiter.acquire_nowait().settle()
+    loop, task = asyncio_loop_with_a_waiter(limiter)
+    loop.close()
+    run(backend, calls, limiter, 3)
+    assert limiter.snapshot().waiting == 0
+    with destroyed_pending_tasks_are_expected():
+        del task
+    run(backend, calls, limiter, 1)
+
+
+def test_all_waiters_of_a_closed_loop_go_at_once() -> None:
+    limiter = quick("1/hour")
+    permit = limiter.acquire_nowait()
+    loop, task = asyncio_loop_with_a_waiter(limiter)
+    others = [loop.create_task(limiter.acquire()) for _ in range(3)]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    permit.release()
+    assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (1, 0, {})
+    with destroyed_pending_tasks_are_expected():
+        del task, others
+    assert left(limiter) == 1
+
+
+def test_a_timer_that_cannot_be_set_because_the_loop_is_closed_loses_nobody_else() -> None:
+    limiter = quick("1/0.02s")
+    permit = limiter.acquire_nowait()
+    loop, task = asyncio_loop_with_a_waiter(limiter)
+    other = OtherLoop("trio", partial(calls, limiter, 1))
+    while limiter.snapshot().waiting < 2:
+        pass
+    loop.close()
+    permit.settle()  # sets the timers of both loops
+    other.join()
+    assert limiter.snapshot().waiting == 0
+    with destroyed_pending_tasks_are_expected():
+        del task
+
+
+def test_a_loop_that_stands_still_holds_one_unit_and_not_the_queue() -> None:
+    limiter = quick("2/0.02s")
+    for _ in range(2):
+        limiter.acquire_nowait().settle()
+    loop, task = asyncio_loop_with_a_waiter(limiter)
+    run("asyncio", calls, limiter, 4)
+    permit = loop.run_until_complete(task)
+    assert isinstance(permit, Permit)
+    permit.release()
+    loop.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_waiter_whose_coroutine_is_closed_leaves(backend: str) -> None:
+    limiter = quick("1/hour")
+    flying = limiter.acquire_nowait()
+
+    async def main() -> None:
+        coroutine = limiter.acquire()
+        coroutine.send(None)
+        assert limiter.snapshot().waiting == 1
+        coroutine.close()
+        assert limiter.snapshot().waiting == 0
+
+    if backend == "trio":  # a coroutine that parks a trio task must not be resumed by hand
+        pytest.skip("trio's tasks are not closed from outside")
+    run(backend, main)
+    flying.release()
+    assert left(limiter) == 1
+
+
+def test_a_trio_run_that_crashes_with_waiters_leaves_nothing() -> None:
+    limiter = quick("1/hour")
+    flying = limiter.acquire_nowait()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(limiter.acquire)
+            await trio.testing.wait_all_tasks_blocked()
+            raise OSError
+
+    with pytest.raises(ExceptionGroup):
+        trio.run(main)
+    flying.release()
+    assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (1, 0, {})
+
+
+def test_a_post_to_a_finished_trio_run_is_a_closed_loop() -> None:
+    limiter = quick("1/hour")
+    flying = limiter.acquire_nowait()
+
+    async def main() -> trio.lowlevel.TrioToken:
+        return trio.lowlevel.current_trio_token()
+
+    from fluence_async.limiter._park import home_in
+    from fluence_async.limiter._queue import Waiter
+
+    home = home_in(trio.run(main), lambda _: None)  # what is left if a run ends unnoticed
+    home.waiting = 1
+    limiter._line._homes[home.loop] = home
+    from fluence_async._sansio.bucket import NEVER, Claim
+
+    limiter._line.queue.append(Waiter(Claim({"requests": 1}), 1, NEVER, home))
+    flying.release()
+    assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (1, 0, {})
+
+
+# ─── permits that nobody holds ────────────────────────────────────────────────────────────
+
+
+def test_a_permit_that_is_dropped_is_released() -> None:
+    limiter = quick("2/hour", unseen_s=1.0)
+    limiter.acquire_nowait()
+    assert left(limiter) == 2
+    limiter.acquire_nowait().sent()
+    (window,) = limiter.snapshot().windows
+    assert window.left == 1
+    assert window.used == 1
+    limiter.acquire_nowait()
+    limiter.acquire_nowait().release()
+    assert left(limiter) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_permit_that_is_dropped_serves_who_waits(backend: str) -> None:
+    limiter = quick("1/hour")
+    held = [limiter.acquire_nowait()]
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(calls, limiter, 1)
+            while not limiter.snapshot().waiting:
+                await anyio.sleep(0)
+            held.clear()
+
+    run(backend, main)
+    assert left(limiter) == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_permit_that_is_collected_amid_the_limiters_own_lines_does_not_deadlock(
+    backend: str,
+) -> None:
+    now = 0
+
+    def clock() -> int:
+        gc.collect()
+        return now
+
+    limiter = Limiter("2/hour", clock=clock)
+    inside = limiter._line.store.take
+
+    def take(*args: Any) -> int:
+        wake = inside(*args)
+        gc.collect()  # with the lock held
+        return wake
+
+    def drop_in_a_cycle() -> None:
+        cycle: list[Any] = [limiter.acquire_nowait()]
+        cycle.append(cycle)
+
+    gc.disable()
+    try:
+        drop_in_a_cycle()
+        held = limiter.acquire_nowait()
+        limiter._line.store = _Changed(limiter._line.store, take)  # type: ignore[assignment]
+        run(backend, calls, limiter, 1)
+    finally:
+        gc.enable()
+    held.release()
+
+
+class _Changed:
+    def __init__(self, store: Any, take: Callable[..., int]) -> None:
+        self._store = store
+        self.take = take
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+# ─── forks ────────────────────────────────────────────────────────────────────────────────
+
+
+def in_a_fork(check: Callable[[], None]) -> None:
+    """Run `check` in a forked child; fail if it fails, or does not return."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(DEADLOCK_S)
+        try:
+            check()
+        except BaseException as error:
+            os.write(2, f"in the child: {error!r}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_forked_child_goes_on_with_what_was_used_and_nobody_waiting(backend: str) -> None:
+    limiter = quick("4/hour")
+    limiter.acquire_nowait().settle()
+    flying = limiter.acquire_nowait()
+
+    def child() -> None:
+        assert (left(limiter), limiter.snapshot().waiting) == (2, 0)
+        flying.release()  # the parent's, and its business
+        assert left(limiter) == 2
+        run(backend, calls, limiter, 2)
+        assert left(limiter) == 0
+
+    async def parent() -> None:
+        large = asyncio.ensure_future(limiter.acquire(costs={"requests": 3}))
+        await asyncio.sleep(0)
+        assert limiter.snapshot().waiting == 1
+        thread = threading.Thread(target=in_a_fork, args=[child])
+        thread.start()
+        while thread.is_alive():
+            await asyncio.sleep(0.002)
+        flying.release()
+        (await large).release()
+
+    asyncio.run(parent())
+    assert left(limiter) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_another_thread_holds_the_lock_does_not_deadlock_the_child() -> None:
+    limiter = quick("4/hour")
+    with limiter._line.lock:
+        thread = threading.Thread(target=in_a_fork, args=[lambda: limiter.acquire_nowait().settle()])
+        thread.start()
+        thread.join(DEADLOCK_S)
+        assert not thread.is_alive()
+
+
+# ─── many ─────────────────────────────────────────────────────────────────────────────────
+
+MANY = """
+import gc, sys, time, tracemalloc
+import anyio
+from fluence_async.limiter import Limiter
+
+backend, how_many, bytes_allowed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+
+async def parked(function, deadline=None):
+    "A task group with that many tasks; and the bytes that each of them takes."
+    gc.collect()
+    tracemalloc.start()
+    async with anyio.create_task_group() as group:
+        for place in range(how_many):
+            group.start_soon(function, place)
+            if place % 100 == 0:
+                await anyio.sleep(0)  # trio starts the tasks of one tick in no order
+        for _ in range(5):
+            await anyio.sleep(0)
+        gc.collect()
+        yield tracemalloc.get_traced_memory()[0] / how_many
+        tracemalloc.stop()
+        yield group
+
+
+async def bare_bytes():
+    shared = anyio.Event()
+    if backend == "asyncio":
+        import asyncio
+        future = asyncio.get_running_loop().create_future()
+        async def wait(place): await future
+    else:
+        import trio
+        async def wait(place): await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+    steps = parked(wait)
+    held = await anext(steps)
+    (await anext(steps)).cancel_scope.cancel()
+    async for _ in steps: pass
+    return held
+
+
+async def main():
+    bare = await bare_bytes()
+    for deadline in (None, anyio.current_time() + 1e6):
+        limiter = Limiter("1/minute")
+        first = limiter.acquire_nowait()
+        arrived, served = [], []
+
+        async def call(place):
+            arrived.append(place)
+            permit = await limiter.acquire(deadline=deadline)
+            served.append(place)
+            permit.release()
+
+        steps = parked(call)
+        held = await anext(steps) - bare
+        assert limiter.snapshot().waiting == how_many
+        group = await anext(steps)
+        first.release()
+        async for _ in steps: pass
+        assert served == arrived, "out of order"
+        assert held <= bytes_allowed, f"{held} bytes a waiter"
+
+        first = limiter.acquire_nowait()
+        steps = parked(call)
+        await anext(steps)
+        (await anext(steps)).cancel_scope.cancel()
+        async for _ in steps: pass
+        first.release()
+        line = limiter._line
+        assert repr(limiter) == "<Limiter 1/minute: 1 left; 0 waiting>"
+        assert not line._homes and not list(line.queue) and not line.queue._deadlines
+        print(backend, round(held), "bytes")
+
+
+anyio.run(main, backend=backend)
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_hundred_thousand_waiters_are_small_go_in_order_and_leave_nothing(backend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, backend, "100000", "1536"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_limiter_loads_no_event_loop() -> None:
+    code = (
+        "import sys, fluence_async.limiter as l; l.Limiter().acquire_nowait().settle();"
+        "assert not {'asyncio', 'trio', 'aiohttp'} & set(sys.modules), sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
