@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import fluence_async
 
 PUBLIC = [
@@ -48,8 +46,8 @@ PUBLIC = [
     "Message",
     "Meta",
     "NotFoundError",
-    "Permit",
     "PermissionDeniedError",
+    "Permit",
     "QuotaExceededError",
     "RateLimit",
     "RateLimitError",
@@ -141,7 +139,8 @@ def test_no_repr_holds_the_key() -> None:
     things = list(parts(session, set()))
     assert len(things) > 5
     for thing in things:
-        assert KEY not in f"{thing!r} {thing} {getattr(thing, '__dict__', '')!r}"
+        assert KEY not in f"{thing!r} {getattr(thing, '__dict__', '')!r}"
+        assert isinstance(thing, str) or KEY not in str(thing)  # the header's value is what it is
 
 
 def test_importing_the_package_loads_no_http_library_and_no_backend() -> None:
@@ -181,12 +180,12 @@ def test_trio_without_its_extra_names_the_extra() -> None:
     assert "fluence-async[trio]" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich", "prompt_toolkit"])
-def test_the_command_line_without_its_extra_says_the_way_out_in_one_line(missing: str) -> None:
+def test_the_command_line_without_its_extra_says_the_way_out_in_one_line() -> None:
     done = python(
         "import runpy\nrunpy.run_module('fluence_async', run_name='__main__', alter_sys=True)",
-        without=(missing,),
+        without=("typer",),
     )
     assert done.returncode != 0
+    assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert "fluence-async[cli]" in done.stderr

@@ -8,6 +8,7 @@ set-up commands: `.ci/run` runs those, and the test here holds that it finds the
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 import subprocess
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
+import fluence_async
 from fluence_async import Timeout
 from fluence_async.testing import FluenceServer
 
@@ -63,10 +64,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         script = tmp_path / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -W error {module} "$@"\n')
         script.chmod(0o755)
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(FluenceServer()) as server,
-    ):
+    with FluenceServer() as server:
         yield {
             **os.environ,
             "FLUENCE_API_KEY": server.api_key,
@@ -128,9 +126,15 @@ def test_the_two_set_up_commands_are_those_that_ci_runs() -> None:
 
 
 def test_the_table_of_clocks_shows_their_defaults() -> None:
-    rows = re.findall(r"^\| `(\w+)` +\| (\S+) ", README, re.MULTILINE)
+    section = README.partition("## Timeouts")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) ", section, re.MULTILINE)
     shown = {name: None if value == "none" else float(value.rstrip("s")) for name, value in rows}
     assert shown == {name: getattr(Timeout(), name) for name in Timeout.__struct_fields__}
+
+
+def test_every_error_that_is_named_exists() -> None:
+    named = set(re.findall(r"`([A-Z]\w+Error)`", README)) - set(dir(builtins))
+    assert named <= set(fluence_async.__all__)
 
 
 def test_every_block_is_of_a_kind_that_is_run() -> None:

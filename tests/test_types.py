@@ -138,7 +138,10 @@ def test_the_message_of_an_answer_without_choices_is_an_empty_one_of_the_assista
         ([ChunkChoice(delta=Delta(content=""))], ""),
         ([ChunkChoice(delta=Delta(content="a"))], "a"),
         ([ChunkChoice(index=1, delta=Delta(content="b"))], ""),
-        ([ChunkChoice(index=1, delta=Delta(content="b")), ChunkChoice(delta=Delta(content="a"))], "a"),
+        (
+            [ChunkChoice(index=1, delta=Delta(content="b")), ChunkChoice(delta=Delta(content="a"))],
+            "a",
+        ),
         ([ChunkChoice(), ChunkChoice(delta=Delta(content="a"))], "a"),
     ],
 )

@@ -19,6 +19,8 @@ def main() -> None:
         from .app import run
 
         run()
+    except KeyboardInterrupt:  # while the imports ran; later ones are met below
+        sys.exit(130)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:

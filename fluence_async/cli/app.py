@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -38,14 +39,17 @@ _app = typer.Typer(
 
 def run() -> NoReturn:
     """Run the command line that the process was started with; exits with its code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # an encoding that lacks a character shows "?"
-            stream.reconfigure(errors="replace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `>&-`
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", closefd=False))
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the encoding lacks becomes "?"
     _app(prog_name="fluence")
     sys.exit(0)
 
 
-def _run(program: Coroutine[Any, Any, None]) -> None:
+def _run_to_end(program: Coroutine[Any, Any, None]) -> None:
     """Run `program` to its end. SIGTERM cancels it, so that it leaves the terminal as it found it.
 
     An exception raised by the signal's handler would not do: it can strike between any two
@@ -56,7 +60,10 @@ def _run(program: Coroutine[Any, Any, None]) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
-        await program
+        try:
+            await program
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     try:
         asyncio.run(cancellable())
@@ -93,9 +100,17 @@ def _outcome() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except BrokenPipeError:
-        # The interpreter will flush stdout once more; that must find somebody reading.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         raise typer.Exit(141) from None
+    except OSError as error:  # a full disk
+        print(f"fluence: {error}", file=sys.stderr)
+        _abandon_stdout()
+        raise typer.Exit(1) from None
+
+
+def _abandon_stdout() -> None:
+    """Let the interpreter's last flush go where it can."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @_app.command()
@@ -149,15 +164,15 @@ def chat(  # noqa: PLR0917  # how typer is told the options
     with _outcome():
         asked = question(prompt or [])
         if asked and as_json:
-            _run(answer_as_json(asked, settings))
+            _run_to_end(answer_as_json(asked, settings))
         elif asked:
-            _run(answer_as_text(asked, settings))
+            _run_to_end(answer_as_text(asked, settings))
         elif prompt or as_json or not (sys.stdin and sys.stdin.isatty() and draws(sys.stdout)):
             raise ValueError("nothing is asked: give a question, or pipe one in")
         else:
             from .conversation import converse
 
-            _run(converse(settings))
+            _run_to_end(converse(settings))
 
 
 @_app.command()
@@ -182,7 +197,7 @@ def serve(
 
     with _outcome():
         try:
-            _run(serve_forever(host=host, port=port, pace=pace, limited=limits))
+            _run_to_end(serve_forever(host=host, port=port, pace=pace, limited=limits))
         except KeyboardInterrupt:
             pass  # how a server in the foreground is meant to end
         except OSError as error:

@@ -13,7 +13,7 @@ from .. import ChatCompletion, FluenceError, StreamError
 from ..types import MessageLike
 from .asking import Settings, ask, open_session
 from .render import view_of
-from .terminal import draws, note, summary
+from .terminal import note, summary
 
 __all__ = ["answer_as_json", "answer_as_text", "opening", "question"]
 
@@ -24,7 +24,7 @@ def question(words: list[str]) -> str:
     Returns:
         "" where there is neither.
     """
-    parts = [" ".join(words)]
+    parts = [" ".join(words).encode("utf-8", "surrogateescape").decode("utf-8", "replace")]
     if sys.stdin is not None and not sys.stdin.isatty():
         parts.append(sys.stdin.buffer.read().decode("utf-8", "replace").strip("\n"))
     return "\n\n".join(part for part in parts if part.strip())
@@ -47,7 +47,7 @@ async def answer_as_text(asked: str, settings: Settings) -> None:
             completion = await ask(fluence, messages, settings, view.show)
     if not completion.text:
         note(f"an answer without text (finish_reason: {completion.finish_reason})")
-    if draws(sys.stdout):
+    if sys.stdout.isatty():
         note(summary(completion))
 
 

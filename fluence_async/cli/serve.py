@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ..server import LocalServer
+from ..server import DOCUMENTED_LIMITS, LocalServer
 
 __all__ = ["serve_forever"]
 
@@ -33,7 +33,7 @@ async def serve_forever(*, host: str, port: int, pace: float, limited: bool) -> 
     Raises:
         OSError: There is no listening on that address and port.
     """
-    limits = ("100/minute", "1000/hour") if limited else None
+    limits = DOCUMENTED_LIMITS if limited else None
     async with LocalServer(host=host, port=port, pace=pace, limits=limits) as server:
         shown = " and ".join(limits) if limits else "none"
         print(_WELCOME.format(url=server.base_url, key=server.api_key, limits=shown), flush=True)

@@ -76,7 +76,7 @@ def _times(meta: Meta) -> list[str]:
     if meta.first_token_s is not None:
         times.append(f"first after {meta.first_token_s:.2f} s")
     if meta.total_s is not None:
-        times.append(f"{meta.total_s:.2f} s")
+        times.append(f"all after {meta.total_s:.2f} s")
     return times
 
 

@@ -32,6 +32,9 @@ class Waiter:
         self.known_at = NEVER
         """If it is sent away: when a unit would have been free, as far as that was known."""
 
+    def __lt__(self, other: Waiter) -> bool:
+        return self.deadline < other.deadline
+
     @property
     def lane(self) -> int:
         """0 interactive, 1 batch."""
@@ -53,7 +56,7 @@ class WaitQueue:
         # linked and hashed: a deque cannot lose its middle, a dict is slow at losing its head
         self._ranks: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in range(4)]
         self.size = 0
-        self._deadlines: list[tuple[int, int, Waiter]] = []
+        self._deadlines: list[Waiter] = []  # a heap, in which who left may linger a while
 
     def __iter__(self) -> Iterator[Waiter]:
         for waiters in self._ranks:
@@ -78,27 +81,31 @@ class WaitQueue:
         self._ranks[waiter.rank][waiter] = None
         self.size += 1
         if waiter.deadline < NEVER:
-            heappush(self._deadlines, (waiter.deadline, id(waiter), waiter))
+            heappush(self._deadlines, waiter)
 
     def remove(self, waiter: Waiter) -> None:
         """Let one go."""
         del self._ranks[waiter.rank][waiter]
         self.size -= 1
-        if len(self._deadlines) > 2 * self.size:  # so a deadline outlives its waiter, but not long
-            self._deadlines = [entry for entry in self._deadlines if entry[2] in self]
-            heapify(self._deadlines)
+        if len(self._deadlines) > 2 * self.size:
+            self._collect_deadlines()
 
     def next_deadline(self) -> int:
         """When the first of them gives up; NEVER if none does."""
         deadlines = self._deadlines
-        while deadlines and deadlines[0][2] not in self:
+        while deadlines and deadlines[0] not in self:
             heappop(deadlines)
-        return deadlines[0][0] if deadlines else NEVER
+        return deadlines[0].deadline if deadlines else NEVER
 
     def first_expired(self, now: int) -> Waiter | None:
         """One whose deadline has passed; it is still in the queue."""
-        return self._deadlines[0][2] if self.next_deadline() <= now else None
+        return self._deadlines[0] if self.next_deadline() <= now else None
 
     def expire(self, waiter: Waiter) -> None:
-        """Let one's deadline be past."""
-        heappush(self._deadlines, (0, id(waiter), waiter))
+        """Let one's deadline be past. O(n)."""
+        waiter.deadline = 0
+        self._collect_deadlines()
+
+    def _collect_deadlines(self) -> None:
+        self._deadlines = [waiter for waiter in self if waiter.deadline < NEVER]
+        heapify(self._deadlines)

@@ -33,15 +33,18 @@ from ..server.faults import (
     Stream,
     Trickle,
 )
+from .fault_table import FAULTS, Fault
 from .server import FluenceServer
 
 __all__ = [
+    "FAULTS",
     "Answer",
     "Call",
     "Close",
     "Done",
     "End",
     "Event",
+    "Fault",
     "Finish",
     "FluenceServer",
     "Lost",

@@ -180,9 +180,8 @@ class _Progress:
                 self.connecting.deadline = trio.current_time() + timeout
         elif event == "connection.connect_tcp.complete":
             self._stream = info["return_value"]
-        elif (
-            event == "http11.send_request_headers.started"
-            and info["request"].method != b"CONNECT"  # which opens a way through a proxy
+        elif (  # and not the CONNECT that opens a way through a proxy
+            event == "http11.send_request_headers.started" and info["request"].method == b"POST"
         ):
             self.connecting.deadline = float("inf")
             if not self.connecting.cancel_called:
@@ -205,9 +204,8 @@ class _Response:
         self._url = url
         self._answer = answer
         self._pieces = answer.aiter_stream()
-        self._socket: trio.socket.SocketType = answer.extensions["network_stream"].get_extra_info(
-            "socket"
-        )
+        stream: httpcore2.AsyncNetworkStream = answer.extensions["network_stream"]
+        self._socket: trio.socket.SocketType = stream.get_extra_info("socket")
         self._token = trio.lowlevel.current_trio_token()
         self._reading = False
         self._whole = False

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,7 @@ def test_a_question_is_answered_on_stdout_and_nothing_else_is_said(server: Fluen
         ([], "piped\n", "piped"),
         (["Summarise this"], "line\n  line\n", "Summarise this\n\nline\n  line"),
         ([], b"caf\xe9 \xff", "caf\ufffd \ufffd"),
+        (["caf\udce9"], "", "caf\ufffd"),
     ],
 )
 def test_the_question_is_the_words_and_then_what_is_piped_in(
@@ -72,9 +74,11 @@ def test_no_stream_asks_for_the_whole_answer(server: FluenceServer) -> None:
     assert not server.requests[-1].json.get("stream")
 
 
-def test_without_stdin_the_words_alone_are_asked(server: FluenceServer) -> None:
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_closed_streams_are_done_without(server: FluenceServer, closed: str) -> None:
     process = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "chat", "hi"],
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "chat", "hi"],
+        stdin=subprocess.DEVNULL,
         env=environment(server),
         capture_output=True,
         check=False,
@@ -124,6 +128,21 @@ def test_a_reader_that_leaves_ends_the_answer_quietly(server: FluenceServer) -> 
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_named_as_the_cause(server: FluenceServer) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "chat", "hi"],
+            env=environment(server),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"No space left on device" in done.stderr
 
 
 def test_an_answer_without_text_says_why(server: FluenceServer) -> None:

@@ -320,9 +320,11 @@ def satisfies(value: Any, by: Any) -> bool:
         case "null":
             return value is None
         case "array":
-            return len(value) >= by["minItems"] and all(satisfies(v, by["items"]) for v in value)
+            long_enough = isinstance(value, list) and len(value) >= by["minItems"]
+            return long_enough and all(satisfies(v, by["items"]) for v in value)
     properties = by["properties"]
-    return value.keys() == properties.keys() and all(
+    same_keys = isinstance(value, dict) and value.keys() == properties.keys()
+    return same_keys and all(
         satisfies(value[key], properties[key]) for key in properties
     )
 

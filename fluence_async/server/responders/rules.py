@@ -1,7 +1,8 @@
 """The default responder: answers that are computed from the request, and honest about that.
 
 Law: deterministic. The same request gets the same text, whatever the temperature, and each of
-`n` choices is the same. `max_tokens` and `stop` cut it as a model's answer would be cut.
+`n` choices is the same. `max_tokens` and `stop` cut it as a model's answer would be cut. Of each
+message the first 20,000 characters are read, so that no text can keep the server busy.
 """
 
 from __future__ import annotations
@@ -16,17 +17,26 @@ from . import arithmetic, calls, prose, schema, small_talk
 
 __all__ = ["Rules"]
 
+_READ = 20_000
+
 
 class Rules:
     """`fluence-local`: rules in the order of how sure they are to be meant."""
 
     async def respond(self, turn: Turn) -> Answer:
         """The answer, token by token."""
-        chat = turn.chat
+        chat = _shortened(turn.chat)
         found = calls.results(chat.messages)
         if found is None and (called := calls.choose(chat)):
             return Answer(*called)
         return _cut(_formatted(chat, found), chat)
+
+
+def _shortened(chat: ChatRequest) -> ChatRequest:
+    """The request as far as it is read: each message as its text, and no more than its start."""
+    replace = msgspec.structs.replace
+    messages = [replace(message, content=message.text[:_READ]) for message in chat.messages]
+    return replace(chat, messages=messages)
 
 
 def _formatted(chat: ChatRequest, found: str | None) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from . import bodies, closing, connecting, encodings, heads, sending
+from . import bodies, cancelling, closing, connecting, encodings, heads, sending
 from ._server import Factory
 
 __all__ = ["CHECKS", "REAL_TIME", "Check", "Factory"]
@@ -26,7 +26,7 @@ Check = Callable[[Factory], Awaitable[None]]
 
 CHECKS: tuple[Check, ...] = tuple(
     getattr(part, name)
-    for part in (connecting, sending, heads, bodies, encodings, closing)
+    for part in (connecting, sending, heads, bodies, encodings, closing, cancelling)
     for name in part.__all__
 )
 """All checks."""
@@ -34,7 +34,7 @@ CHECKS: tuple[Check, ...] = tuple(
 REAL_TIME: frozenset[Check] = frozenset(
     {
         bodies.a_slow_reader_slows_the_server_down,
-        closing.a_cancelled_send_of_a_big_body_leaves_nothing,
+        cancelling.a_cancelled_send_of_a_big_body_leaves_nothing,
         closing.closing_a_transport_does_not_wait_for_a_stuck_server,
         connecting.a_name_that_does_not_resolve_is_a_failure_to_connect,
         heads.a_header_bomb_is_refused,

@@ -1,0 +1,148 @@
+"""What a transport leaves behind when it is cancelled: nothing, at any await."""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ._expect import expect
+from ._server import Factory, Peer, Script, body_of, post, saying, served
+from .bodies import sized
+
+__all__ = [
+    "a_call_cancelled_after_any_number_of_steps_leaves_nothing",
+    "a_cancelled_call_for_a_slot_leaves_the_slot",
+    "a_cancelled_read_leaves_a_response_that_can_be_closed",
+    "a_cancelled_send_leaves_nothing_at_any_stage",
+    "a_cancelled_send_of_a_big_body_leaves_nothing",
+]
+
+
+async def _cancelled_send(factory: Factory, script: Script, scheme: str, size: int) -> None:
+    """Twice in a row with one slot, which must be free again."""
+    async with served(factory, script, max_connections=1) as (transport, server):
+        url = server.url.replace("http:", scheme)
+        for _ in range(2):
+            with anyio.move_on_after(0.1) as scope:
+                await transport.send(post(url, bytes(size)))
+            expect(scope.cancelled_caught, "the cancellation came through")
+            await server.empty()
+
+
+async def a_call_cancelled_after_any_number_of_steps_leaves_nothing(factory: Factory) -> None:
+    """With one slot, which the next call needs."""
+
+    async def pieces(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            for piece in (sized(6)[:20], sized(6)[20:], b"abc", b"def"):
+                await checkpoint()
+                await peer.say(piece)
+
+    async with served(factory, pieces, max_connections=1) as (transport, server):
+
+        async def call(scope: anyio.CancelScope) -> None:
+            with scope:
+                response = await transport.send(post(server.url))
+                try:
+                    while await response.receive(math.inf):
+                        pass
+                finally:
+                    response.abort()
+
+        for steps in range(60):
+            scope = anyio.CancelScope()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call, scope)
+                for _ in range(steps):
+                    await checkpoint()
+                scope.cancel()
+            with anyio.fail_after(5):
+                got = await body_of(await transport.send(post(server.url)))
+            expect(got == b"abcdef", f"after {steps} steps: {got!r}")
+            expect(server.open <= 1, f"after {steps} steps: {server.open} connections")
+
+
+async def a_cancelled_send_leaves_nothing_at_any_stage(factory: Factory) -> None:
+    """In the TLS handshake, while the headers are awaited, while they trickle."""
+
+    async def silent(peer: Peer) -> None:
+        await peer.gone()
+
+    async def trickle(peer: Peer) -> None:
+        await peer.request()
+        for byte in b"HTTP/1.1 200 OK\r\n" * 1000:
+            await peer.say(bytes([byte]))
+            await anyio.sleep(0.02)
+
+    await _cancelled_send(factory, silent, "https:", 2)
+    await _cancelled_send(factory, silent, "http:", 2)
+    await _cancelled_send(factory, trickle, "http:", 2)
+
+
+async def a_cancelled_send_of_a_big_body_leaves_nothing(factory: Factory) -> None:
+    """32 MB are on their way to a server that does not read them."""
+
+    async def deaf(peer: Peer) -> None:
+        await anyio.sleep(0.2)
+        await peer.gone()
+
+    await _cancelled_send(factory, deaf, "http:", 2**25)
+
+
+async def a_cancelled_call_for_a_slot_leaves_the_slot(factory: Factory) -> None:
+    """Fifty that wait are cancelled, one by one and together; the next one proceeds."""
+    busy, go = anyio.Event(), anyio.Event()
+
+    async def wait(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            if len(peer.server.requests) == 2:
+                busy.set()
+            await go.wait()
+            await peer.answer(b"ok")
+
+    async with served(factory, wait, max_connections=2) as (transport, server):
+
+        async def call(scope: anyio.CancelScope | None = None) -> None:
+            with scope or anyio.CancelScope():
+                await body_of(await transport.send(post(server.url)))
+
+        scopes = [anyio.CancelScope() for _ in range(50)]
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(call)
+            await busy.wait()
+            for scope in scopes:
+                tasks.start_soon(call, scope)
+            for _ in range(10):
+                await checkpoint()
+            for scope in scopes[:25]:
+                scope.cancel()
+                await checkpoint()
+            for scope in scopes[25:]:
+                scope.cancel()
+            tasks.start_soon(call)
+            for _ in range(10):
+                await checkpoint()
+            go.set()
+        await call()
+        expect(server.most == 2, f"{server.most} connections at once")
+        expect(len(server.requests) == 4, f"{len(server.requests)} requests")
+
+
+async def a_cancelled_read_leaves_a_response_that_can_be_closed(factory: Factory) -> None:
+    """By aclose and by abort."""
+    async with served(factory, saying(sized(100)), max_connections=1) as (transport, server):
+        for close in ("aclose", "abort"):
+            response = await transport.send(post(server.url))
+            with anyio.move_on_after(0.02) as scope:
+                await response.receive(math.inf)
+            expect(scope.cancelled_caught, "the cancellation came through")
+            if close == "aclose":
+                await response.aclose()
+            else:
+                response.abort()
+            await server.empty()
