@@ -51,6 +51,13 @@ def processor() -> str:
     return platform.processor() or "unknown processor"
 
 
+def others_load() -> str:
+    """What to say if the machine has other work, which clumps the arrivals that clients see."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return f"This machine is busy: load {load:.1f} on {cores} cores." if load > cores / 2 else ""
+
+
 def tables(names: list[str], *, quick: bool) -> Iterator[Table]:
     """Run the benchmarks of these names, one after another."""
     if calls := [name for name in CALLS if name in names]:
@@ -76,6 +83,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     here = machine()
     print(*(f"{name} {value}" for name, value in here.items()), sep=" · ")
+    if busy := others_load():
+        print(f"{busy} Ratios are of little worth now, those of `live` least.")
     done = []
     for table in tables(arguments.names or list(BENCHMARKS), quick=arguments.quick):
         print("", *table.lines(), sep="\n", flush=True)

@@ -45,6 +45,7 @@ class Telling:
 
     def started(self, call: Call) -> None:
         """The call began."""
+        logger.debug("%s: a call of %s begins", call.call_id, call.model)
         if self._hooks:
             self.tell(
                 facts.CallStarted(
@@ -63,6 +64,7 @@ class Telling:
 
     def responded(self, call: Call) -> None:
         """A good response's headers came."""
+        logger.debug("%s: answered, request %s", call.call_id, call.meta.request_id)
         if self._hooks:
             self.tell(
                 facts.ResponseStarted(
@@ -76,7 +78,9 @@ class Telling:
     def attempt_failed(self, call: Call, error: FluenceError, wait_s: float | None) -> None:
         """An attempt failed; another follows in `wait_s` seconds, or none."""
         name, attempt = type(error).__name__, call.meta.attempts
-        logger.info("attempt %d failed of %s, next in %s s", attempt, name, wait_s)
+        logger.info(
+            "%s: attempt %d failed of %s, next in %s s", call.call_id, attempt, name, wait_s
+        )
         if not self._hooks:
             return
         self.tell(
@@ -91,6 +95,7 @@ class Telling:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """The call ended in an error, or was cancelled."""
+        logger.info("%s: failed of %s", call.call_id, type(error).__name__)
         if self._hooks:
             self.tell(
                 facts.CallFailed(
@@ -105,6 +110,7 @@ class Telling:
 
     def finished(self, call: Call, completion: ChatCompletion, *, complete: bool = True) -> None:
         """The call ended well, or its reader closed it early."""
+        logger.debug("%s: ended after %s s", call.call_id, call.meta.total_s)
         if self._hooks:
             self.tell(
                 facts.CallFinished(
@@ -119,11 +125,9 @@ class Telling:
 
     def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
         """A stream ended, one way or the other."""
-        if not self._hooks:
-            return
         if error is not None:
             self.failed(call, error)
-        else:
+        elif self._hooks:
             self.finished(call, stream.partial, complete=stream.complete)
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ create / stream → encode → Call → exchange.run → begin: a whole completi
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -87,10 +87,14 @@ class Completions:
             print(answer.text)
             ```
         """
-        exchange, call = self._session._prepare(params, stream=stream)  # noqa: SLF001
         if stream:
-            return await exchange.run(call, _Begin(exchange).stream)
+            return await self._open_stream(params)
+        exchange, call = self._session._prepare(params, stream=False)  # noqa: SLF001
         return await exchange.run(call, _Begin(exchange).whole)
+
+    async def _open_stream(self, params: ChatParams) -> ChatStream:
+        exchange, call = self._session._prepare(params, stream=True)  # noqa: SLF001
+        return await exchange.run(call, _Begin(exchange).stream)
 
     def stream(self, **params: Unpack[ChatParams]) -> ChatStreamContext:
         """Ask for a stream, as a context manager: `async with ….stream(...) as stream:`.
@@ -107,7 +111,7 @@ class Completions:
                     print(chunk.text, end="")
             ```
         """
-        return ChatStreamContext(self, params)
+        return ChatStreamContext(lambda: self._open_stream(params))
 
     def __repr__(self) -> str:
         return "<Completions: create, stream>"
@@ -116,13 +120,9 @@ class Completions:
 class ChatStreamContext:
     """A stream that opens on entry and is closed on exit; `await` opens it as well."""
 
-    def __init__(self, completions: Completions, params: ChatParams) -> None:
-        self._completions = completions
-        self._params = params
+    def __init__(self, open_stream: Callable[[], Coroutine[Any, Any, ChatStream]]) -> None:
+        self._open = open_stream
         self._stream: ChatStream | None = None
-
-    async def _open(self) -> ChatStream:
-        return await self._completions.create(stream=True, **self._params)
 
     def __await__(self) -> Generator[Any, Any, ChatStream]:
         return self._open().__await__()

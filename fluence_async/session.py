@@ -255,10 +255,9 @@ def _limiter(
 
 def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in headers.items():
-        if not isinstance(value, str) or not name.isascii() or not f"{name}{value}".isprintable():
-            raise ValueError(
-                f"the header {name!r} must have a str of printable characters as its value"
-            )
+        text = f"{name}{value}"
+        if not name or not text.isascii() or not text.isprintable():
+            raise ValueError(f"the header {name!r} and its value must be printable ASCII")
     return headers
 
 

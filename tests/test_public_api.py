@@ -71,7 +71,7 @@ PUBLIC = [
     "__version__",
 ]
 KEY = "sk-that-nobody-may-see"
-HEAVY = ["aiohttp", "anyio._backends", "backoff", "httpcore2", "prompt_toolkit", "rich", "trio"]
+HEAVY = ["aiohttp", "anyio._backends", "asyncio", "backoff", "httpcore2", "rich", "trio", "typer"]
 
 
 def python(code: str, *, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

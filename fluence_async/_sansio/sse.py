@@ -134,7 +134,7 @@ class SSEDecoder:
         if self._at_start:
             data = bytes(self._tail) + data
             self._tail.clear()
-            if data != _BOM and _BOM.startswith(data):
+            if _BOM.startswith(data):
                 self._tail += data
                 return []
             self._at_start = False
@@ -157,8 +157,6 @@ class SSEDecoder:
             self._bound(len(self._tail))
         except EventTooLarge as error:
             self._too_large = error.size
-            self._tail.clear()
-            self._data.clear()
             if not events:
                 raise
         return events

@@ -105,7 +105,10 @@ def _mended(tokens: Iterable[Token]) -> Iterator[Token]:
 
 
 class _Heading(Heading):
-    LEVEL_ALIGN = dict.fromkeys(Heading.LEVEL_ALIGN, "left")
+    """On the left, without a frame."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.text
 
 
 class _HorizontalRule(HorizontalRule):

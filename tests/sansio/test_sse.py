@@ -35,8 +35,8 @@ def vectors(name: str) -> Any:
 
 
 def split(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """The stream in pieces, cut before each of these offsets."""
-    ends = sorted({cut for cut in cuts if 0 < cut < len(stream)})
+    """The stream in pieces, cut before each of these offsets; one that comes twice: b""."""
+    ends = sorted(cut for cut in cuts if 0 <= cut <= len(stream))
     return [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
 
 
@@ -139,6 +139,7 @@ cuttings = st.lists(st.integers(0, 200), max_size=12)
 @example(b"data: a\n\r\n\xef\xbb\xbfdata: b\r\r", [9])
 @example(b"\xef\xbb\xbfdata: x\n\n", [1, 2])
 @example(b"\xef\xbbdata: x\n\ndata: \n\n", [1])
+@example(b"data: x\r\ndata: y\n\n", [8, 8])
 def test_after_every_piece_all_is_as_the_referee_reads_what_came_so_far(
     stream: bytes, cuts: list[int]
 ) -> None:
@@ -388,7 +389,7 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
     "one event": lambda size: b'data: {"' + b"x" * size + b'"}\n\n',
     "an endless line": lambda size: b"x" * size,
     "an endless comment in an event": lambda size: b"data: x\n:" + b"x" * size,
-    "many lines of one event": lambda size: b"data: x\n" * (size // 32) + b"\n",
+    "many lines of one event": lambda size: (b"data: " + b"x" * 57 + b"\n") * (size // 64) + b"\n",
     "many events": lambda size: b"data: {}\n\n" * (size // 32),
     "newlines only": lambda size: b"\n" * (size // 16),
     "carriage returns": lambda size: b"\r" * (size // 16),

@@ -504,7 +504,7 @@ def python(code: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_hundred_thousand_waiters_go_in_order_are_small_and_leave_nothing(backend: str) -> None:
-    print(python(MANY, backend, "100000", "20000"))
+    print(python(MANY, backend, "100000", "5000"))
 
 
 def test_the_limiter_loads_no_event_loop_before_somebody_waits() -> None:

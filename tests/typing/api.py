@@ -92,7 +92,7 @@ def construct() -> FluenceSession:
         base_url="https://api.example.com/v1",
         timeout=30,
         max_retries=3,
-        limits=("100/minute", RateLimit.of("1000/hour")),
+        limits=("100/minute", RateLimit("1000/hour")),
         limiter=None,
         retry=RetryPolicy(max_retries=3),
     )
