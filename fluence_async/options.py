@@ -101,8 +101,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise TypeError(f"max_retries must be an int, not {self.max_retries!r}")
         if self.max_retries < 0:
             raise ValueError(f"max_retries={self.max_retries}: must be 0 (never) or more")
-        for name in ("base_s", "cap_s", "max_retry_after_s"):
+        for name in ("base_s", "cap_s", "max_retry_after_s", "budget_s"):
             value = getattr(self, name)
+            if name == "budget_s" and value is None:
+                continue
             if not 0 <= value < math.inf:
                 raise ValueError(f"RetryPolicy({name}={value!r}): must be 0 or more seconds")
 

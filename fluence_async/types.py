@@ -119,6 +119,8 @@ class Message(_Wire, kw_only=True):
         tool_call_id: In a `tool` message: the call whose result this is.
         refusal: Why the model would not answer.
         reasoning_content: The model's reasoning, where the server sends it.
+        reasoning: The same by the name that vLLM and Ollama have for it; a message that is sent
+            back keeps its server's own.
         annotations: Citations and the like, as the server sends them.
         audio: Audio output, as the server sends it.
     """
@@ -130,6 +132,7 @@ class Message(_Wire, kw_only=True):
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     annotations: list[dict[str, Any]] | None = None
     audio: dict[str, Any] | None = None
 
@@ -311,6 +314,7 @@ class Delta(_Leaf, kw_only=True):
     role: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 
 

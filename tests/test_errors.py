@@ -223,7 +223,11 @@ def test_what_is_not_known_is_none(kind: type[FluenceError]) -> None:
     parameters = inspect.signature(kind).parameters.values()
     error = kind(
         "no",
-        **{p.name: needed[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty},
+        **{
+            p.name: needed[p.name]
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+        },
     )
     assert error.meta is None
     for name in ("code", "param", "retry_after", "partial", "usage"):

@@ -200,9 +200,8 @@ def test_a_chunk_pickles() -> None:
         (Message(role="user", content="Hi"), b'{"role":"user","content":"Hi"}'),
         (Message(role="user", content=""), b'{"role":"user","content":""}'),
         (
-            Message(role="assistant", tool_calls=[ToolCall(id="c")]),
-            b'{"role":"assistant","tool_calls":[{"id":"c","type":"function",'
-            b'"function":{"name":"","arguments":""}}]}',
+            Message(tool_calls=[ToolCall(id="c")]),
+            b'{"tool_calls":[{"id":"c","type":"function","function":{"name":"","arguments":""}}]}',
         ),
         (
             Message(role="user", content=[ContentPart(type="text", text="Hi")]),

@@ -36,7 +36,7 @@ from ..types import (
 )
 from .secret import ApiKey
 from .sse import EventTooLarge, ServerSentEvent, SSEDecoder
-from .surrogates import SurrogateJoiner, whole_text
+from .surrogates import TEXT_FIELDS, SurrogateJoiner, whole_text
 
 __all__ = ["ChunkDecoder", "decode_completion", "decode_status", "is_event_stream", "is_json"]
 
@@ -63,7 +63,7 @@ _STATUS_OF_CODE = {
     "overloaded_error": 529,
 }
 _STATUS_KEYS = ("status", "status_code", "http_status_code")
-_HELD_TEXTS = frozenset({"content", "refusal", "reasoning_content", "arguments"})
+_HELD_TEXTS = frozenset({*TEXT_FIELDS, "arguments"})
 """The texts of a chunk that may end in half a character, whose other half the next chunk has."""
 _FREE_FORM = frozenset({"logprobs", "annotations", "audio", "file"})
 """What is kept as the server sends it: a null in it is an answer."""
@@ -360,11 +360,8 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _convert(raw: Mapping[str, Any], kind: type[T]) -> T:
-    try:
-        fields = {name: value for name, value in raw.items() if name != "error"}
-        return msgspec.convert(_without_nulls(fields), kind, strict=False)
-    except OverflowError as error:
-        raise ValueError(str(error)) from None
+    fields = {name: value for name, value in raw.items() if name != "error"}
+    return msgspec.convert(_without_nulls(fields), kind, strict=False)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -419,6 +416,7 @@ def _as_gain(choice: Choice) -> ChunkChoice:
             role=message.role,
             refusal=message.refusal,
             reasoning_content=message.reasoning_content,
+            reasoning=message.reasoning,
             tool_calls=calls or None,
         ),
         finish_reason=choice.finish_reason,

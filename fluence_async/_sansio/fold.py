@@ -66,6 +66,7 @@ class Fold:
                     and gain.logprobs is None
                     and delta.tool_calls is None
                     and delta.reasoning_content is None
+                    and delta.reasoning is None
                     and delta.refusal is None
                 ):
                     if delta.content:
@@ -123,6 +124,7 @@ class _ChoiceFold:
         "last_tool",
         "logprobs",
         "reasoning",
+        "reasoning_content",
         "refusal",
         "role",
         "tools",
@@ -130,6 +132,7 @@ class _ChoiceFold:
 
     def __init__(self) -> None:
         self.content: list[str] = []
+        self.reasoning_content: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
         self.role = "assistant"
@@ -140,7 +143,9 @@ class _ChoiceFold:
 
     @property
     def started(self) -> bool:
-        return bool(self.content or self.tools or self.refusal or self.reasoning)
+        return bool(
+            self.content or self.tools or self.refusal or self.reasoning_content or self.reasoning
+        )
 
     def add(self, gain: ChunkChoice) -> None:
         """Take in what one chunk adds to the choice."""
@@ -158,7 +163,9 @@ class _ChoiceFold:
         if delta.refusal:
             self.refusal.append(delta.refusal)
         if delta.reasoning_content:
-            self.reasoning.append(delta.reasoning_content)
+            self.reasoning_content.append(delta.reasoning_content)
+        if delta.reasoning:
+            self.reasoning.append(delta.reasoning)
         for call in delta.tool_calls or ():
             self._tool(call).add(call)
 
@@ -190,7 +197,8 @@ class _ChoiceFold:
             role=self.role,
             content="".join(self.content) if self.content or not self.tools else None,
             refusal="".join(self.refusal) or None,
-            reasoning_content="".join(self.reasoning) or None,
+            reasoning_content="".join(self.reasoning_content) or None,
+            reasoning="".join(self.reasoning) or None,
             tool_calls=[self.tools[at].tool_call() for at in sorted(self.tools)] or None,
         )
         return Choice(

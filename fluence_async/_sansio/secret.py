@@ -16,7 +16,10 @@ __all__ = ["ApiKey", "RedactedHeader"]
 _MASK = "***"
 _SHORTEST_SCRUBBED = 4
 """A shorter key is no secret, and scrubbing it would make every text unreadable."""
-_PREFIX = 8
+_BEGINNING = 8
+_SURELY = 24
+"""So many first characters of a key are scrubbed whatever follows; fewer might begin another word,
+as "fluence-" does "fluence-chat"."""
 
 
 class RedactedHeader(str):
@@ -67,7 +70,8 @@ class ApiKey:
 
     def scrub(self, text: str) -> str:
         """`text` without the key in any form it might have taken on the way: as it is, in base64
-        (alone or within more), or its first 8 characters; each as URLs and JSON write it, too."""
+        (alone or within more), or cut short (8 characters or more, `sk-12345…` or `sk-12345xxx`);
+        each as URLs and JSON write it, too."""
         if self._pattern is None:
             return text
         return self._pattern.sub(_MASK, text)
@@ -82,16 +86,18 @@ class ApiKey:
 def _pattern(value: str) -> re.Pattern[str] | None:
     if len(value) < _SHORTEST_SCRUBBED:
         return None
-    forms = {value}
-    if len(value) >= 2 * _PREFIX:
-        forms.add(value[:_PREFIX])
+    forms = {value, value[:_SURELY]}
     for offset in range(3):
         form = _base64_within(value, offset)
         forms |= {form, form.translate(_URL_SAFE)}
-    # Longest first: a prefix must not be masked before the whole. What follows a masked prefix
+    cut_short: list[str] = []
+    if len(value) >= 2 * _BEGINNING:
+        lengths = range(min(_SURELY, len(value)) - 1, _BEGINNING - 1, -1)
+        cut_short = [_as_written(value[:length]) + r"(?=[xX]*(?![\w-]))" for length in lengths]
+    # Longest first: a beginning must not be masked before the whole. What follows a masked form
     # may be more of the key, so the rest of the word goes with it.
-    longest_first = sorted(forms, key=len, reverse=True)
-    return re.compile("(?:" + "|".join(map(_as_written, longest_first)) + r")[\w\-+/=%.*]*")
+    whole = map(_as_written, sorted(forms, key=len, reverse=True))
+    return re.compile(f"(?:{'|'.join([*whole, *cut_short])})" + r"[\w\-+/=%.*]*")
 
 
 _URL_SAFE = str.maketrans("+/", "-_")

@@ -264,6 +264,7 @@ def encode_event(
 
     Raises:
         ValueError: A value cannot be written without changing or forging something.
+        TypeError: One is not of its type.
     """
     lines = []
     for name, value in (("event", event), ("id", id)):
@@ -272,9 +273,9 @@ def encode_event(
                 raise ValueError(f"{name}={value!r} must be one line, and an id without NUL")
             lines.append(f"{name}: {value}")
     if retry is not None:
-        if not isinstance(retry, int) or retry < 0:
-            raise ValueError(f"retry={retry!r} must be a whole number of milliseconds, 0 or more")
-        lines.append(f"retry: {retry:d}")
+        if retry < 0:
+            raise ValueError(f"retry={retry} must not be negative; it is in milliseconds")
+        lines.append(f"retry: {retry:d}")  # `d` refuses whatever is no whole number
     lines += [f"data: {line}" for line in _split(data)]
     return ("\n".join(lines) + "\n\n").encode()
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from ..types import ChatCompletionChunk, ChunkChoice, Delta, FunctionCallDelta, ToolCallDelta
 
-__all__ = ["SurrogateJoiner", "whole_text"]
+__all__ = ["TEXT_FIELDS", "SurrogateJoiner", "whole_text"]
+
+TEXT_FIELDS = ("content", "refusal", "reasoning_content", "reasoning")
+"""The texts of a delta."""
 
 _Place = tuple[int, str, int | None]
 """A choice, a field, and the tool call where the field is one of a tool call's."""
@@ -37,7 +40,7 @@ class SurrogateJoiner:
     def _join_choice(self, choice: ChunkChoice) -> None:
         delta = choice.delta
         if delta is not None:
-            for field in ("content", "refusal", "reasoning_content"):
+            for field in TEXT_FIELDS:
                 text = self._whole((choice.index, field, None), getattr(delta, field))
                 setattr(delta, field, text)
             for call in delta.tool_calls or ():

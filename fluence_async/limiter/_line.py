@@ -27,7 +27,7 @@ from typing import Any
 
 from .._sansio.bucket import NEVER, Claim
 from ..errors import APITimeoutError, FluenceError, LimitWaitError
-from ._park import Home, LoopClosed, home_in, running_loop
+from ._park import Home, LoopClosed, home_in, loop_of_task
 from ._queue import Waiter, WaitQueue
 from ._store import Store
 
@@ -42,7 +42,7 @@ class Line:
     Attributes:
         store: Where the units are.
         clock: Its clock, in ns.
-        lock: Held by whoever touches anything here but `change`, `leave` and `lose`, which take it.
+        lock: Held by whoever touches anything here but `change` and `leave`, which take it.
         queue: Who waits.
     """
 
@@ -56,7 +56,7 @@ class Line:
         self.lock = threading.Lock()
         self.queue = WaitQueue()
         self._homes: dict[Any, Home] = {}
-        self._lost: deque[tuple[Callable[[Claim, int], None], Claim]] = deque()
+        self._later: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
 
     def begin_in_fork(self) -> None:
         """Go on in a forked child: the lock may be held by a thread that is not here, the waiters'
@@ -68,8 +68,8 @@ class Line:
 
     def take(self, claim: Claim, rank: int, now: int) -> bool:
         """Whether a fresh claim was taken at once."""
-        if self._lost:
-            self.release_lost(now)
+        if self._later:
+            self.catch_up()
         if self.queue.size and self.queue.ahead(rank):
             return False
         return not self.store.take(claim, now, rank // 2)
@@ -82,7 +82,7 @@ class Line:
             LimitWaitError: What it waits for is known to come later.
             APITimeoutError: The deadline has passed.
         """
-        loop = running_loop()
+        loop = loop_of_task()
         home = self._homes.get(loop) or home_in(loop, self._ring)
         until = NEVER
         if deadline < math.inf:
@@ -92,25 +92,25 @@ class Line:
                 raise self._too_late(known - now)
             if until <= now:
                 raise self._timed_out()
-        waiter = Waiter(claim, rank, until, home)
+        waiter = Waiter(claim, rank, until, home, self.store)
         self._homes[loop] = home
         home.waiting += 1
         self.queue.append(waiter)
         self.pump(now, loop)
         return waiter
 
-    def pump(self, now: int, here: Any) -> None:
+    def pump(self, now: int, here: Any = None) -> None:
         """Serve the head of the queue as long as units last, then set the timers.
 
         Args:
             now: The time, in ns.
-            here: `running_loop()`.
+            here: The loop whose task or timer this is; None if it is none's.
         """
         try:
             wake = self._serve(now, here)
             for home in tuple(self._homes.values()):
                 if wake < home.armed:
-                    home.run(here, home.set_timer, max(0, wake - now) / _S)
+                    home.post(home.set_timer, max(0, wake - now) / _S)
                     home.armed = wake
         except LoopClosed as gone:
             self._homes.pop(gone.home.loop, None)
@@ -120,7 +120,7 @@ class Line:
 
     def _serve(self, now: int, here: Any) -> int:
         """Wake everybody whose time has come; return when the next one's does."""
-        self.release_lost(now)
+        self.catch_up()
         queue = self.queue
         while (expired := queue.first_expired(now)) is not None:
             self._wake(expired, now, here)
@@ -134,53 +134,63 @@ class Line:
         return NEVER
 
     def _wake(self, waiter: Waiter, now: int, here: Any) -> None:
-        self._remove(waiter, here)
+        self._remove(waiter)
+        home = waiter.home
+        if home.loop is here:
+            home.wake(waiter.ticket)
+            return
         try:
-            waiter.home.run(here, waiter.home.wake, waiter.ticket)
+            home.post(home.wake, waiter.ticket)
         except LoopClosed:
             self.store.release(waiter.claim, now)
             raise
 
-    def _remove(self, waiter: Waiter, here: Any) -> None:
+    def _remove(self, waiter: Waiter) -> None:
         self.queue.remove(waiter)
         home = waiter.home
         home.waiting -= 1
         if not home.waiting:
             self._homes.pop(home.loop, None)
             with suppress(LoopClosed):
-                home.run(here, home.close)
+                home.post(home.close)
 
-    def release_lost(self, now: int) -> None:
-        """Release what `lose` took note of."""
-        while self._lost:
-            release, claim = self._lost.popleft()
-            release(claim, now)
+    def catch_up(self) -> None:
+        """Do what `change` left over."""
+        while self._later:
+            do, args = self._later.popleft()
+            do(*args)
 
     # ─── without it ───────────────────────────────────────────────────────────────────────
 
-    def change(self, change: Callable[..., None], claim: Claim, *args: object) -> None:
-        """Settle or release a claim, by a method of the store that it was taken from."""
-        now = self.clock()
-        with self.lock:
-            change(claim, now, *args)
+    def change(self, do: Callable[..., None], *args: Any) -> None:
+        """Settle or release a claim with the store's method, or drop a waiter; then pump.
+
+        A finalizer may call this, and a garbage collection runs finalizers anywhere: amid the
+        locked lines of this very thread, amid a loop's own. So it never waits for the lock: it
+        leaves the change to whoever pumps next, and lets the loops do that.
+        """
+        if not self.lock.acquire(blocking=False):
+            self._later.append((do, args))
+            for home in tuple(self._homes.values()):
+                with suppress(LoopClosed):
+                    home.post(self._ring, home)
+            return
+        try:
+            self.catch_up()
+            do(*args)
             if self.queue.size:
-                self.pump(now, running_loop())
+                self.pump(self.clock(), loop_of_task())
+        finally:
+            self.lock.release()
 
     def leave(self, waiter: Waiter) -> None:
-        """Wait no longer: if it was not served, it is as if it had never come."""
-        with self.lock:
-            if waiter in self.queue:
-                here = running_loop()
-                self._remove(waiter, here)
-                self.pump(self.clock(), here)
+        """Wait no longer: it is as if it had never come, even if it has just been served."""
+        self.change(self._drop, waiter, self.clock())
 
-    def lose(self, release: Callable[[Claim, int], None], claim: Claim) -> None:
-        """Release a claim that nobody holds any more. For finalizers, which may run amid our own
-        locked lines: it takes note, and lets a loop do it, or whoever comes next."""
-        self._lost.append((release, claim))
-        for home in tuple(self._homes.values()):
-            with suppress(LoopClosed):
-                home.post(self._ring, home)
+    def _drop(self, waiter: Waiter, now: int) -> None:
+        if waiter in self.queue:
+            self._remove(waiter)
+        waiter.store.release(waiter.claim, now)
 
     def _ring(self, home: Home) -> None:
         now = self.clock()

@@ -1,8 +1,8 @@
 """A task parks and is woken from anywhere, a timer rings: all that a limiter asks of a loop.
 
 Law: a ticket is woken once, and a wake that comes before its task has parked is not lost. What
-touches a loop is done in that loop: directly by whoever runs in it, by `post` from other threads,
-from finalizers, and from outside any loop.
+touches a loop is done in that loop: a wake at once where one of its own tasks is running (nothing
+of the loop's own is interrupted then, not even by a finalizer), all else by `post`.
 
 Rejected: `anyio.Event` (2.5 KB a waiter, against a future's tenth of it, and no other thread may
 set it); a cancel scope for each waiter's deadline (1 KB; the limiter has one timer instead).
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import trio
 
-__all__ = ["Home", "LoopClosed", "home_in", "running_loop"]
+__all__ = ["Home", "LoopClosed", "home_in", "loop_of_task"]
 
 _SLACK_S = 1e-6
 """Timers aim a little late: a loop counts in floats, and one that rings an epsilon too early
@@ -38,23 +38,24 @@ class LoopClosed(Exception):
         self.home = home
 
 
-def running_loop() -> Any:
-    """What stands for the loop that is running in this thread: an asyncio loop, a trio token, or
-    None. Neither library is imported: one that is not loaded runs no loop."""
+def loop_of_task() -> Any:
+    """What stands for the loop of the task that is running here: an asyncio loop, a trio token, or
+    None. Neither library is imported: one that is not loaded runs no task."""
     trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    if trio is not None and trio.lowlevel.in_trio_task():
         return trio.lowlevel.current_trio_token()
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
         with suppress(RuntimeError):  # "no running event loop"
-            return asyncio.get_running_loop()
+            if asyncio.current_task() is not None:
+                return asyncio.get_running_loop()
     return None
 
 
 def home_in(loop: Any, ring: Callable[[Home], None]) -> Home:
-    """The home of tasks that park in `loop`, as `running_loop` names it; `ring` is its timer's."""
+    """The home of tasks that park in `loop`, as `loop_of_task` names it; `ring` is its timer's."""
     if loop is None:
-        raise RuntimeError("no asyncio or trio event loop is running: acquire() waits in one")
+        raise RuntimeError("acquire() waits in a task of asyncio or trio, and none is running")
     return _AsyncioHome(loop, ring) if hasattr(loop, "create_future") else _TrioHome(loop, ring)
 
 
@@ -62,7 +63,7 @@ class Home(ABC):
     """Where tasks of one loop park, with one timer.
 
     Attributes:
-        loop: The loop, as `running_loop` names it.
+        loop: The loop, as `loop_of_task` names it.
         waiting: How many are parked here; kept by the limiter, like the next one.
         armed: When the timer rings, in the limiter's time.
     """
@@ -93,7 +94,8 @@ class Home(ABC):
 
     @abstractmethod
     def set_timer(self, delay_s: float) -> None:
-        """Let the timer ring in so many seconds, and at no other time. In the loop only."""
+        """Let the timer ring in so many seconds, and at no other time; not at all if nobody is
+        parked here any more. In the loop only."""
 
     @abstractmethod
     def close(self) -> None:
@@ -106,13 +108,6 @@ class Home(ABC):
         Raises:
             LoopClosed: It will never be done.
         """
-
-    def run(self, here: Any, do: Callable[..., object], *args: Any) -> None:
-        """Do something in the loop: now, if that is the one that runs `here`."""
-        if here is self.loop:
-            do(*args)
-        else:
-            self.post(do, *args)
 
 
 class _AsyncioHome(Home):
@@ -139,7 +134,8 @@ class _AsyncioHome(Home):
 
     def set_timer(self, delay_s: float) -> None:
         self.close()
-        self._timer = self.loop.call_later(delay_s + _SLACK_S, self.ring, self)
+        if self.waiting:
+            self._timer = self.loop.call_later(delay_s + _SLACK_S, self.ring, self)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -202,7 +198,7 @@ class _TrioHome(Home):
         import trio
 
         self.close()
-        if self.waiting:  # after the last task of the run, no other may be spawned
+        if self.waiting:  # after the main task of the run, no system task may be spawned
             self._timer = trio.CancelScope(deadline=trio.current_time() + delay_s + _SLACK_S)
             trio.lowlevel.spawn_system_task(self._sleep, self._timer, name=type(self).__qualname__)
 

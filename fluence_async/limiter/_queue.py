@@ -14,17 +14,19 @@ from typing import Any
 
 from .._sansio.bucket import NEVER, Claim
 from ._park import Home
+from ._store import Store
 
 __all__ = ["WaitQueue", "Waiter"]
 
 
 class Waiter:
-    """One parked call: its claim, where to wake it, and until when it waits (in ns; NEVER)."""
+    """One parked call: its claim, on what; until when it waits (in ns; NEVER); where to wake it."""
 
-    __slots__ = ("claim", "deadline", "home", "known_at", "rank", "ticket")
+    __slots__ = ("claim", "deadline", "home", "known_at", "rank", "store", "ticket")
 
-    def __init__(self, claim: Claim, rank: int, deadline: int, home: Home) -> None:
+    def __init__(self, claim: Claim, rank: int, deadline: int, home: Home, store: Store) -> None:
         self.claim = claim
+        self.store = store
         self.rank = rank
         self.deadline = deadline
         self.home = home

@@ -18,7 +18,6 @@ from anyio import WouldBlock
 from .._sansio.bucket import DONE, FRESH, Bucket, Claim, WindowSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ._line import Line
-from ._park import running_loop
 
 __all__ = ["Limiter", "LimiterSnapshot", "Permit"]
 
@@ -70,17 +69,17 @@ class Permit(Claim):
             costs: What it came to, where a dimension's cost was an estimate.
         """
         if FRESH < self.state < DONE:
-            self._line.change(self._store.settle, self, costs)
+            self._line.change(self._store.settle, self, self._line.clock(), costs)
 
     def release(self) -> None:
         """The request is over. If nothing was sent, its unit is free again at once; if it was sent
         and never settled, it may still arrive, and the unit comes back that much later."""
         if FRESH < self.state < DONE:
-            self._line.change(self._store.release, self)
+            self._line.change(self._store.release, self, self._line.clock())
 
     def __del__(self) -> None:
         if FRESH < self.state < DONE:
-            self._line.lose(self._store.release, self)
+            self.release()
 
     def __repr__(self) -> str:
         return f"<Permit {('waiting', 'held', 'sent', 'done')[self.state]}>"
@@ -171,7 +170,6 @@ class Limiter:
             await waiter.home.park(waiter.ticket)
         except BaseException:
             line.leave(waiter)
-            permit.release()  # it may have been served in this very tick
             raise
         now = line.clock()
         if permit.state == FRESH:
@@ -193,7 +191,7 @@ class Limiter:
         now = line.clock()
         with line.lock:
             if line.queue.size:
-                line.pump(now, running_loop())
+                line.pump(now)
             if line.take(permit, 2 * lane + (not front), now):
                 return permit
         raise WouldBlock
@@ -227,14 +225,14 @@ class Limiter:
                     line.store.check(waiter.claim.costs, waiter.lane)
                 except ValueError:
                     line.queue.expire(waiter)
-            line.pump(now, running_loop())
+            line.pump(now)
 
     def snapshot(self) -> LimiterSnapshot:
         """What is used, left and waiting now."""
         line = self._line
         now = line.clock()
         with line.lock:
-            line.release_lost(now)
+            line.catch_up()
             return LimiterSnapshot(
                 windows=line.store.snapshot(now),
                 waiting=line.queue.size,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -115,8 +116,7 @@ class LocalServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._listener.close()
-        await asyncio.sleep(0)  # what was accepted a moment ago shows up
+        await self._stop_listening()
         while self._http.connections:
             for connection in self._http.connections:
                 if connection.transport is not None:
@@ -124,3 +124,14 @@ class LocalServer:
             await asyncio.sleep(0)
         await self._listener.wait_closed()
         await self._app.aclose()
+
+    async def _stop_listening(self) -> None:
+        """Close the listener once no connection is half accepted: asyncio would leave that one
+        open for good (https://github.com/python/cpython/issues/109564)."""
+        loop = asyncio.get_running_loop()
+        for listening in self._listener.sockets:
+            with suppress(NotImplementedError, RuntimeError):  # loops without readers
+                loop.remove_reader(listening.fileno())
+        for _ in range(3):  # accepted, made a transport, made a connection
+            await asyncio.sleep(0)
+        self._listener.close()

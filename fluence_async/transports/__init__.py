@@ -6,12 +6,15 @@ aiohttp takes half a second.
 
 from __future__ import annotations
 
-import asyncio
-from ssl import SSLContext
+import sys
+from typing import TYPE_CHECKING
 
 from anyio.lowlevel import current_token
 
 from ._base import Transport
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["open_transport"]
 
@@ -33,7 +36,8 @@ def open_transport(
         ImportError: On trio, without the extra `trio`.
         RuntimeError: No event loop is running.
     """
-    if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
+    asyncio = sys.modules.get("asyncio")  # imported by now, if its loop is the one that runs
+    if asyncio and isinstance(current_token().native_token, asyncio.AbstractEventLoop):
         from .aiohttp import AiohttpTransport
 
         return AiohttpTransport(

@@ -7,22 +7,29 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fluence_async.testing import FluenceServer
 
-__all__ = ["COMMAND", "Terminal", "environment", "fluence"]
+__all__ = ["COMMAND", "Terminal", "environment", "fluence", "started", "until"]
 
 COMMAND = [sys.executable, "-W", "error", "-m", "fluence_async"]
-PATIENCE_S = 30.0  # of a test that hangs; nothing waits for it otherwise
+PATIENCE_S = 60.0  # of a test that hangs; nothing waits for it otherwise
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what runs in its background, and the children would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The child makes the terminal its own, so that Ctrl-C typed there reaches it as a signal.
 _AT_TERMINAL = (
@@ -60,6 +67,33 @@ def fluence(
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
+
+
+@contextmanager
+def started(*arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `fluence` with pipes; at the end, or if it hangs, it is killed."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        watchdog = threading.Timer(PATIENCE_S, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what a server sees a moment later."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 class Terminal:

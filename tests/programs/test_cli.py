@@ -15,7 +15,7 @@ import pytest
 
 from fluence_async.testing import Answer, Call, FluenceServer, Repeat, Reset, Stall, Status, Stream
 
-from .cli import COMMAND, environment, fluence
+from .cli import COMMAND, environment, fluence, started
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
 
@@ -92,18 +92,12 @@ def test_closed_streams_are_done_without(server: FluenceServer, closed: str) -> 
 
 def test_the_answer_is_shown_as_it_comes_and_ctrl_c_ends_it(server: FluenceServer) -> None:
     server.script(Stream("so far", Stall()))
-    with subprocess.Popen(
-        [*COMMAND, "chat", "hi"],
-        env=environment(server),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
+    with started("chat", "hi", env=environment(server)) as process:
         assert process.stdout is not None
         assert process.stdout.read(6) == b"so far"
         process.send_signal(signal.SIGINT)
         assert process.communicate() == (b"\n", b"")
-    assert process.returncode == 130
+        assert process.returncode == 130
 
 
 def test_a_broken_stream_leaves_what_had_come_and_fails(server: FluenceServer) -> None:
@@ -115,19 +109,13 @@ def test_a_broken_stream_leaves_what_had_come_and_fails(server: FluenceServer) -
 
 def test_a_reader_that_leaves_ends_the_answer_quietly(server: FluenceServer) -> None:
     server.script(Stream("first line\n", Repeat("more and more\n" * 100)))
-    with subprocess.Popen(
-        [*COMMAND, "chat", "hi"],
-        env=environment(server),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
+    with started("chat", "hi", env=environment(server)) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == b"first line\n"
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 141
+        assert process.wait() == 141
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -255,17 +243,12 @@ def test_without_key_and_address_the_local_server_answers_and_says_so_in_a_line(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_serve_says_how_to_be_reached_and_answers(number: int, status: int) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", "--pace", "0", "--no-limits"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    serve = ["serve", "--port", "0", "--pace", "0", "--no-limits"]
+    with started(*serve, env=environment()) as process:
         assert process.stdout is not None
         said = ""
         while "Limits: none" not in said:
-            line = process.stdout.readline()
+            line = process.stdout.readline().decode()
             assert line, said
             said += line
         exports = dict(re.findall(r"export (FLUENCE_\w+)=(\S+)", said))
@@ -274,8 +257,8 @@ def test_serve_says_how_to_be_reached_and_answers(number: int, status: int) -> N
         assert f'openai.OpenAI(base_url="{exports["FLUENCE_BASE_URL"]}"' in said
         assert "42" in fluence("chat", "What is 6 times 7?", env=environment(**exports)).stdout
         process.send_signal(number)
-        assert process.communicate() == ("", "")
-    assert process.returncode == status
+        assert process.communicate() == (b"", b"")
+        assert process.returncode == status
 
 
 def test_serve_says_that_a_port_is_taken() -> None:
@@ -318,6 +301,21 @@ def test_without_the_extra_it_says_what_to_install(missing: str, arguments: list
         assert b"ModuleNotFoundError: import of fluence_async.server" in done.stderr
 
 
+def test_ctrl_c_while_the_imports_run_shows_no_traceback() -> None:
+    program = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from fluence_async.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_the_entry_point_costs_nothing_until_it_is_called() -> None:
     program = (
         "import sys, fluence_async.cli; "
@@ -333,4 +331,6 @@ def test_a_pipe_is_spared_what_only_a_terminal_needs(server: FluenceServer) -> N
     env = environment(server, PYTHONPROFILEIMPORTTIME="1")
     done = fluence("chat", "hi", env=env)
     assert "fluence_async.cli.render" in done.stderr
-    assert not re.search(r"\| +(rich\.console|prompt_toolkit|aiohttp\.web)\n", done.stderr)
+    assert not re.search(
+        r"\| +(fluence_async\.cli\.drawn|prompt_toolkit|aiohttp\.web)\n", done.stderr
+    )

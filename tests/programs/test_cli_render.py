@@ -18,6 +18,8 @@ from fluence_async.cli.render import PlainView
 from fluence_async.cli.terminal import printable
 from tests.virtual import VirtualLoop
 
+from .screen import WIDER, Screen
+
 DOCUMENT = """\
 # Title
 
@@ -66,7 +68,6 @@ MARKS = [
     "> ",
     "x",
 ]
-CSI = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])")
 
 
 def blocks_of(text: str, *, size: int = 1 << 30) -> list[Block]:
@@ -92,51 +93,6 @@ def lines_of(text: str) -> list[str]:
     for block in blocks_of(text):
         lines += ([""] if lines and not block.glued else []) + render(block, console_of())
     return lines
-
-
-class Screen:
-    """As much of a terminal as the view uses. It scrolls; what has scrolled off stays."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
-        self.lines = [""]
-        self.row = self.column = 0
-
-    def write(self, text: str) -> None:
-        position = 0
-        while position < len(text):
-            if match := CSI.match(text, position):
-                self.control(match[3], match[2])
-                position = match.end()
-            else:
-                self.put(text[position])
-                position += 1
-
-    def put(self, character: str) -> None:
-        assert character in "\r\n" or character.isprintable(), repr(character)
-        if character == "\r":
-            self.column = 0
-        elif character == "\n":
-            self.row, self.column = self.row + 1, 0
-            if self.row == len(self.lines):
-                self.lines.append("")
-        else:
-            line = self.lines[self.row]
-            self.lines[self.row] = line[: self.column] + character + line[self.column + 1 :]
-            self.column += 1
-            assert self.column <= self.width, "a line is wider than the screen"
-
-    def control(self, letter: str, argument: str) -> None:
-        if letter == "A":
-            self.row -= int(argument)
-            assert self.row >= max(0, len(self.lines) - self.height), "above the window's top"
-        elif letter == "K":
-            self.lines[self.row] = self.lines[self.row][: self.column]
-        elif letter == "J":
-            self.lines[self.row] = self.lines[self.row][: self.column]
-            del self.lines[self.row + 1 :]
-        else:
-            assert letter in "mhl", letter
 
 
 def drawn(text: str, *, width: int = 80, height: int = 24, size: int = 7) -> tuple[Screen, int]:
@@ -282,6 +238,31 @@ def test_cost_is_linear_in_the_length(kind: str) -> None:
     _, short = drawn(TALL[kind], size=11)
     _, long = drawn(TALL[kind].replace("```", "") * 4, size=11)
     assert long < 6 * short
+
+
+def test_a_character_that_is_wider_than_rich_knows_leaves_nothing_behind() -> None:
+    text = f"{WIDER * 70} end"
+    screen, _ = drawn(text)
+    assert "".join(screen.lines).replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize("kind", ["code", "verse", "list"])
+def test_the_top_of_what_is_taller_than_the_window_is_printed_before_its_end(kind: str) -> None:
+    whole, _ = drawn(TALL[kind])
+    console = console_of()
+
+    async def draw() -> str:
+        with DrawnView(console) as view:
+            for line in TALL[kind].removesuffix("```").splitlines(keepends=True):
+                view.show(line)
+                await asyncio.sleep(0.5)
+            assert isinstance(console.file, io.StringIO)
+            return console.file.getvalue()
+
+    screen = Screen(80, 24)
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        screen.write(runner.run(draw()))
+    assert screen.lines[:35] == whole.lines[:35]
 
 
 def test_the_open_block_is_shown_before_it_ends() -> None:

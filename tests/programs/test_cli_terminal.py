@@ -14,8 +14,9 @@ from fluence_async.testing import Answer, FluenceServer, Pause, Reset, Stall, St
 if sys.platform == "win32":
     pytest.skip("terminals as Unix has them", allow_module_level=True)
 
-from .cli import Terminal, environment
-from .test_cli_render import DOCUMENT, HOSTILE, Screen, lines_of
+from .cli import Terminal, environment, until
+from .screen import Screen
+from .test_cli_render import DOCUMENT, HOSTILE, lines_of
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(
     terminal.type("\x03")
     terminal.expect("stopped")
     terminal.expect("› ")
-    assert server.answering == 0
+    until(lambda: not server.answering)
     say(terminal, "Go on", "And on.")
     assert asked(server)[1:] == [
         ("user", "Tell me"),
@@ -142,8 +143,7 @@ def test_a_question_that_is_stopped_before_its_answer_is_taken_back(
 ) -> None:
     server.script(Stall(), "yes")
     terminal.type("Nothing comes\r")
-    while not server.answering:
-        terminal.expect("\r")
+    until(lambda: bool(server.answering))
     terminal.type("\x03")
     terminal.expect("stopped")
     terminal.expect("› ")

@@ -42,7 +42,8 @@ from fluence_async.testing import (
     Stream,
     Trickle,
 )
-from tests.programs.raw_http import HELLO, ask, connect, exchange, parse as read, read_all, request
+from tests.programs.raw_http import HELLO, ask, connect, exchange, read_all, request
+from tests.programs.raw_http import parse as read
 
 pytestmark = pytest.mark.anyio
 
@@ -324,9 +325,7 @@ def satisfies(value: Any, by: Any) -> bool:
             return long_enough and all(satisfies(v, by["items"]) for v in value)
     properties = by["properties"]
     same_keys = isinstance(value, dict) and value.keys() == properties.keys()
-    return same_keys and all(
-        satisfies(value[key], properties[key]) for key in properties
-    )
+    return same_keys and all(satisfies(value[key], properties[key]) for key in properties)
 
 
 @given(SCHEMAS, st.text("aAbB 19.-,'\"é\n:@", max_size=60))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import math
+import socket
 import sys
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -549,7 +552,7 @@ async def test_a_result_is_kept_for_a_day_and_the_oldest_go_first(
 async def test_it_is_gone_when_it_is_closed() -> None:
     async with FluenceServer() as server:
         pass
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"\w"):
         await connect(server)
 
 
@@ -570,12 +573,24 @@ async def test_closing_waits_for_nobody() -> None:
         await stream.aclose()
 
 
+def test_closing_leaves_no_connection_half_accepted() -> None:
+    for _ in range(20):
+        with FluenceServer() as server:
+            address = ("127.0.0.1", urlsplit(server.base_url).port)
+            clients = [socket.create_connection(address) for _ in range(5)]
+        for client in clients:
+            client.close()
+    gc.collect()  # a forgotten connection warns here
+
+
 async def test_it_knows_what_is_left_open() -> None:
     async with FluenceServer() as server:
         server.script(Stall())
         async with await connect(server) as stream:
             await stream.send(request(server))
-            with pytest.raises(AssertionError, match="1 requests in progress, 1 connections open"):
+            while not server.answering:
+                await anyio.sleep(0.001)
+            with pytest.raises(AssertionError, match="1 requests in progress, 1 connections"):
                 await server.wait_until_idle(0.05)
         await server.wait_until_idle()
         assert (server.answering, server.connections) == (0, 0)

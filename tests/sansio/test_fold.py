@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluence_async._sansio.fold import Fold
+from fluence_async._sansio.surrogates import TEXT_FIELDS
 from fluence_async.types import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -103,11 +104,21 @@ def test_a_documented_stream_is_its_answer() -> None:
             [gain(reasoning_content="2+"), gain(reasoning_content="2"), gain(content="4")],
             Message(content="4", reasoning_content="2+2"),
         ),
-        ([gain(content="a"), gain(reasoning_content="b")], Message(content="a", reasoning_content="b")),
+        (
+            [gain(reasoning="2+"), gain(reasoning="2"), gain(content="4")],
+            Message(content="4", reasoning="2+2"),
+        ),
+        (
+            [gain(content="a"), gain(reasoning_content="b")],
+            Message(content="a", reasoning_content="b"),
+        ),
         ([gain(role="model"), gain(content="a")], Message(role="model", content="a")),
         (
             [gain(calls=[call(0, "{}", id="c", name="f")])],
-            Message(content=None, tool_calls=[ToolCall(id="c", function=FunctionCall(name="f", arguments="{}"))]),
+            Message(
+                content=None,
+                tool_calls=[ToolCall(id="c", function=FunctionCall(name="f", arguments="{}"))],
+            ),
         ),
         (
             [gain(content="x"), gain(calls=[call(0, "", id="c", name="f")])],
@@ -151,6 +162,7 @@ def test_an_empty_finish_reason_is_none() -> None:
         (gain(content="a"), True),
         (gain(1, content="a"), True),
         (gain(reasoning_content="a"), True),
+        (gain(reasoning="a"), True),
         (gain(refusal="a"), True),
         (gain(calls=[call(0, name="f")]), True),
     ],
@@ -209,7 +221,8 @@ def test_a_chunk_with_both_text_and_usage_gives_both() -> None:
     both = [gain(content="a"), gain(content="b"), gain(content="c")]
     for total, chunk in enumerate(both):
         chunk.usage = Usage(
-            total_tokens=total, completion_tokens_details=CompletionTokensDetails(reasoning_tokens=1)
+            total_tokens=total,
+            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=1),
         )
     answer = folded(*both)
     assert (answer.text, answer.usage) == ("abc", both[-1].usage)
@@ -273,10 +286,16 @@ def test_each_choice_keeps_its_own_finish_reason() -> None:
             [call(1, "1", id="b", name="g"), call(0, "0", id="a", name="f"), call(1, "1")],
             [("a", "f", "0"), ("b", "g", "11")],
         ),
-        ([call(7, "7", id="h", name="h"), call(3, "3", id="d", name="d")], [("d", "d", "3"), ("h", "h", "7")]),
+        (
+            [call(7, "7", id="h", name="h"), call(3, "3", id="d", name="d")],
+            [("d", "d", "3"), ("h", "h", "7")],
+        ),
         ([call(-1, "{}", id="a", name="f"), call(-1, "!")], [("a", "f", "{}!")]),
         ([call(0, name="get_"), call(0, name="time"), call(0, id="a")], [("a", "get_time", "")]),
-        ([call(0, name="f", id="a"), call(0, "{", name="f"), call(0, "}", name="f")], [("a", "f", "{}")]),
+        (
+            [call(0, name="f", id="a"), call(0, "{", name="f"), call(0, "}", name="f")],
+            [("a", "f", "{}")],
+        ),
         ([call(0, "{}", name="f")], [("", "f", "{}")]),
         ([call(0, id="a"), call(0, id="")], [("a", "", "")]),
     ],
@@ -298,7 +317,10 @@ def test_calls_are_keyed_by_their_index(
         ),
         ([call(None, "1", name="f"), call(None, "2", name="g")], [("", "f", "1"), ("", "g", "2")]),
         ([call(None, "1", name="f"), call(None, "2", name="f")], [("", "f", "1"), ("", "f", "2")]),
-        ([call(None, "{", id="a", name="f"), call(None, "}", id="a", name="f")], [("a", "f", "{}")]),
+        (
+            [call(None, "{", id="a", name="f"), call(None, "}", id="a", name="f")],
+            [("a", "f", "{}")],
+        ),
         ([call(None, "{", id="a", name="f"), call(None, "}", id="a")], [("a", "f", "{}")]),
         ([call(None, "{}")], [("", "", "{}")]),
         ([call(5, "x", id="a", name="f"), call(None, "y")], [("a", "f", "xy")]),
@@ -306,7 +328,10 @@ def test_calls_are_keyed_by_their_index(
             [call(5, "x", id="a", name="f"), call(None, "y", id="b", name="g")],
             [("a", "f", "x"), ("b", "g", "y")],
         ),
-        ([ToolCallDelta(), ToolCallDelta(id="a"), ToolCallDelta(type="custom")], [("", "", ""), ("a", "", "")]),
+        (
+            [ToolCallDelta(), ToolCallDelta(id="a"), ToolCallDelta(type="custom")],
+            [("", "", ""), ("a", "", "")],
+        ),
     ],
 )
 def test_a_missing_index_is_the_next_call_or_the_one_being_read(
@@ -321,7 +346,7 @@ def test_several_calls_may_come_in_one_chunk_without_indexes() -> None:
 
 
 def test_an_index_is_a_key_and_never_a_size() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     huge = 2_000_000_000
     answer = folded(
         gain(calls=[call(huge, "a", id="x", name="f")]),
@@ -330,7 +355,7 @@ def test_an_index_is_a_key_and_never_a_size() -> None:
     )
     assert [c.function.arguments for c in answer.tool_calls] == ["ab", "c"]
     assert [choice.index for choice in answer.choices] == [0, huge]
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_calls_type_is_kept() -> None:
@@ -418,6 +443,7 @@ other_gains = st.builds(
     words,
     refusal=words,
     reasoning_content=words,
+    reasoning=words,
     finish=st.sampled_from([None, None, "stop", ""]),
     logprobs=st.sampled_from([None, {"content": [1]}, {"content": None}]),
     calls=st.none() | st.lists(st.builds(call, st.integers(0, 2), words), max_size=2),
@@ -455,7 +481,7 @@ def naive(stream: Sequence[ChatCompletionChunk]) -> dict[tuple[Any, ...], Any]:
             for value in (choice.logprobs or {}).get("content") or ():
                 found[at, "logprobs"] = [*found.get((at, "logprobs"), []), value]
             delta = choice.delta or Delta()
-            for name in ("content", "refusal", "reasoning_content"):
+            for name in TEXT_FIELDS:
                 found[at, name] = found.get((at, name), "") + (getattr(delta, name) or "")
             for part in delta.tool_calls or ():
                 assert part.function is not None
@@ -475,8 +501,11 @@ def test_the_fold_is_what_a_naive_reading_finds(stream: Sequence[ChatCompletionC
         assert (message.content or "") == found[at, "content"]
         assert (message.refusal or "") == found[at, "refusal"]
         assert (message.reasoning_content or "") == found[at, "reasoning_content"]
+        assert (message.reasoning or "") == found[at, "reasoning"]
         calls = [c.function.arguments for c in message.tool_calls or ()]
-        assert calls == [found[place] for place in sorted(p for p in found if p[:2] == (at, "call"))]
+        assert calls == [
+            found[place] for place in sorted(p for p in found if p[:2] == (at, "call"))
+        ]
 
 
 @given(
@@ -510,14 +539,14 @@ def test_any_interleaving_of_choices_and_tool_calls_gives_the_same_completion(
 
 
 def seconds_for(chunks: Sequence[ChatCompletionChunk]) -> float:
-    """The least of three times to fold chunks that come one by one."""
+    """The processor's time to fold chunks that come one by one, the least of three."""
     times = []
     for _ in range(3):
-        fold, began = Fold(), time.perf_counter()
+        fold, began = Fold(), time.process_time()
         for chunk in chunks:
             fold.extend((chunk,))
         fold.completion()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return min(times)
 
 
@@ -533,6 +562,6 @@ def seconds_for(chunks: Sequence[ChatCompletionChunk]) -> float:
     ids=["text", "arguments", "calls without index", "logprobs", "choices"],
 )
 def test_folding_takes_linear_time(make: Any) -> None:
-    few = seconds_for([make(n) for n in range(2_000)])
-    many = seconds_for([make(n) for n in range(20_000)])
-    assert many < 40 * few + 0.05
+    few = seconds_for([make(n) for n in range(500)])
+    many = seconds_for([make(n) for n in range(10_000)])
+    assert many < 100 * few + 0.05  # linear is 20, quadratic 400

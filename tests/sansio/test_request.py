@@ -49,8 +49,8 @@ def test_the_documentations_example_byte_for_byte() -> None:
         {"model": "fluence-chat", "messages": HELLO, "temperature": 0.7}, stream=False
     )
     assert request == RequestBody(
-        data=b'{"model":"fluence-chat","messages":[{"role":"user","content":"Hello, how are you?"}],'
-        b'"temperature":0.7}',
+        data=b'{"model":"fluence-chat",'
+        b'"messages":[{"role":"user","content":"Hello, how are you?"}],"temperature":0.7}',
         model="fluence-chat",
         choices=1,
     )
@@ -73,7 +73,9 @@ def test_usage_is_not_asked_for_where_the_caller_says_otherwise(options: Any) ->
 
 
 def test_none_is_not_sent() -> None:
-    nothing = dict.fromkeys(("temperature", "max_tokens", "stop", "tools", "n", "extra_body", "seed"))
+    nothing = dict.fromkeys(
+        ("temperature", "max_tokens", "stop", "tools", "n", "extra_body", "seed")
+    )
     assert sent(**nothing) == {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
     assert sent(stream=True, stream_options=None)["stream_options"] == {"include_usage": True}
 
@@ -133,8 +135,7 @@ def test_unknown_keys_of_a_message_mapping_go_out_as_they_are() -> None:
     [
         b'{"choices":[{"message":{"role":"assistant","content":"Fine."}}]}',
         b'{"choices":[{"message":{"content":"Fine.","tool_calls":[],"refusal":null}}]}',
-        b'{"choices":[{"message":{"content":null,"tool_calls":[{"id":"c","type":"function",'
-        b'"function":{"name":"f","arguments":"{}"}}]}}]}',
+        b'{"choices":[{"message":{"content":null,"tool_calls":[{"id":"c","function":{}}]}}]}',
         b'{"choices":[]}',
     ],
 )
@@ -284,7 +285,7 @@ def test_what_the_api_or_only_a_newer_server_could_judge_is_sent(params: dict[st
         ({"messages": [{"role": "user", "content": "a\ud83d"}]}, ValueError, ["surrogate", "1"]),
         ({"messages": "\ude00"}, ValueError, ["surrogate"]),
     ],
-    ids=lambda value: ascii(value)[:50] if isinstance(value, dict) else "",
+    ids=lambda value: ", ".join(map(str, value)) if isinstance(value, dict) else "",
 )
 def test_a_bad_parameter_is_refused_with_value_limit_and_way_out(
     params: dict[str, Any], kind: type[Exception], words: list[str]
@@ -315,8 +316,12 @@ json_values = st.recursive(
 )
 
 
-@given(extra=st.dictionaries(st.text(max_size=8), json_values, max_size=4), text=st.text(min_size=1))
-def test_whatever_is_sent_is_json_that_reads_back_the_same(extra: dict[str, Any], text: str) -> None:
+@given(
+    extra=st.dictionaries(st.text(max_size=8), json_values, max_size=4), text=st.text(min_size=1)
+)
+def test_whatever_is_sent_is_json_that_reads_back_the_same(
+    extra: dict[str, Any], text: str
+) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from email.utils import format_datetime, formatdate
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, formatdate
 
 import pytest
 from hypothesis import example, given
@@ -33,7 +33,9 @@ from fluence_async.errors import (
 from fluence_async.options import RetryPolicy
 
 
-def status_error(status: int, code: str | None = None, retry_after: float | None = None) -> APIStatusError:
+def status_error(
+    status: int, code: str | None = None, retry_after: float | None = None
+) -> APIStatusError:
     kind = APIStatusError.for_status(status, code)
     return kind("no", status_code=status, code=code, retry_after=retry_after)
 
@@ -142,6 +144,21 @@ def test_there_are_as_many_retries_as_the_policy_says(max_retries: int, waits: i
     given_up = [wait_after(BROKEN, attempt, policy) is None for attempt in range(1, 9)]
     assert given_up.index(True) == waits
     assert all(given_up[waits:])
+
+
+@pytest.mark.parametrize("name", ["base_s", "cap_s", "max_retry_after_s", "budget_s"])
+@pytest.mark.parametrize("seconds", [-0.1, math.nan, math.inf])
+def test_a_policy_of_no_sensible_time_is_refused(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=rf"RetryPolicy\({name}=.*0 or more seconds"):
+        RetryPolicy(**{name: seconds})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("max_retries", "kind"), [(-1, ValueError), (True, TypeError), (1.5, TypeError)]
+)
+def test_a_policy_of_no_sensible_number_is_refused(max_retries: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="max_retries"):
+        RetryPolicy(max_retries=max_retries)
 
 
 def test_what_is_not_retryable_is_given_up_at_once() -> None:
@@ -347,7 +364,9 @@ def test_a_date_without_a_zone_is_utc_wherever_this_machine_stands() -> None:
     value=st.text(max_size=40)
     | st.text("0123456789.-+eE_ ,infa", max_size=12)
     | st.lists(
-        st.sampled_from(["Wed,", "21", "Oct", "2026", "12:00:00", "GMT", "+9999", "-", "99999", ":"]),
+        st.sampled_from(
+            ["Wed,", "21", "Oct", "2026", "12:00:00", "GMT", "+9999", "-", "99999", ":"]
+        ),
         max_size=8,
     ).map(" ".join),
     date=st.none() | st.text(max_size=40),
@@ -362,7 +381,10 @@ def test_any_text_is_seconds_above_zero_or_nothing(value: str, date: str | None)
 
 @given(st.integers(1, 10**9))
 def test_a_date_says_what_its_seconds_say(seconds: int) -> None:
-    headers = {"date": formatdate(NOW, usegmt=True), "retry-after": formatdate(NOW + seconds, usegmt=True)}
+    headers = {
+        "date": formatdate(NOW, usegmt=True),
+        "retry-after": formatdate(NOW + seconds, usegmt=True),
+    }
     assert parse_retry_after(headers, now=0.0) == seconds
 
 

@@ -157,6 +157,10 @@ AWKWARD = 'sk/"+\\&<>~=%$-0123456789abcdef?'
         lambda key: key[:8],
         lambda key: key[:8] + "****************",
         lambda key: key[:12] + "...",
+        lambda key: key[:12] + "xxxxxxxxxxxxxxxx",
+        lambda key: key[:9] + "XXXX",
+        lambda key: key[:16] + "…" + key[-4:],
+        lambda key: key[:25] + "other",
         lambda key: key + "-and-more",
         as_base64,
         lambda key: as_base64(key).rstrip("="),
@@ -210,6 +214,28 @@ def test_a_text_without_the_key_stays_as_it_is(text: str) -> None:
 def test_what_only_looks_like_the_key_stays() -> None:
     for text in ("sk-SENT", "sk-sentinel-0123456789abcdef", "SENTINEL-0123456789abcdef"):
         assert KEY.scrub(text) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "scrubbed"),
+    [
+        ("fluence-chat", "fluence-chat"),
+        ("fluence-testing", "fluence-testing"),
+        ("fluence-test-model", "fluence-test-model"),
+        ("fluence-xl", "fluence-xl"),
+        ("fluence", "fluence"),
+        ("fluence-", "***"),
+        ("fluence-test", "***"),
+        ("fluence-test-k...", "***"),
+        ("fluence-xxxxxxxx", "***"),
+        ("fluence-test-XXX", "***"),
+    ],
+)
+@pytest.mark.parametrize("value", ["fluence-test-key", "fluence-test-key-0123456789abcdef"])
+def test_a_beginning_that_a_key_shares_with_other_words_does_not_cost_those(
+    value: str, word: str, scrubbed: str
+) -> None:
+    assert ApiKey(value).scrub(f"model '{word}'") == f"model '{scrubbed}'"
 
 
 def test_the_first_eight_characters_of_a_short_key_say_too_little_to_be_scrubbed() -> None:

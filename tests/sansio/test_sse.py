@@ -479,10 +479,12 @@ def test_a_line_end_in_a_one_line_field_is_refused(name: str, end: str) -> None:
 def test_values_that_would_not_read_back_are_refused() -> None:
     with pytest.raises(ValueError, match="without NUL"):
         encode_event("x", id="a\0")
-    with pytest.raises(ValueError, match="0 or more"):
+    with pytest.raises(ValueError, match="retry=-1 must not be negative"):
         encode_event("x", retry=-1)
-    with pytest.raises(ValueError, match="whole number"):
+    with pytest.raises(ValueError, match="format code 'd'"):
         encode_event("x", retry=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="surrogates"):
         encode_event("\ud83d")
+    with pytest.raises(TypeError):
+        encode_event("x", retry="1\ndata: y")  # type: ignore[arg-type]
     assert encode_event("x", retry=True) == b"retry: 1\ndata: x\n\n"

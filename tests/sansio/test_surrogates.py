@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fluence_async._sansio.fold import Fold
-from fluence_async._sansio.surrogates import SurrogateJoiner, whole_text
+from fluence_async._sansio.surrogates import TEXT_FIELDS, SurrogateJoiner, whole_text
 from fluence_async.types import (
     ChatCompletionChunk,
     ChunkChoice,
@@ -21,25 +22,20 @@ from fluence_async.types import (
 
 HIGH, LOW, EMOJI = "\ud83d", "\ude00", "😀"
 
-TEXT_FIELDS = ("content", "refusal", "reasoning_content")
 texts = st.text(max_size=12)
 
 
 def units(text: str) -> list[str]:
     """The UTF-16 units of a text, each as the character that stands for it alone."""
     encoded = text.encode("utf-16-le", "surrogatepass")
-    return [
-        chr(int.from_bytes(encoded[at : at + 2], "little")) for at in range(0, len(encoded), 2)
-    ]
+    return [chr(int.from_bytes(encoded[at : at + 2], "little")) for at in range(0, len(encoded), 2)]
 
 
 def pieces(text: str, cuts: Sequence[int]) -> list[str]:
     """`text` cut between UTF-16 units, as a server in another language would."""
     whole = units(text)
     places = sorted({0, len(whole), *(cut % (len(whole) + 1) for cut in cuts)})
-    return [
-        "".join(whole[start:end]) for start, end in zip(places, places[1:], strict=False)
-    ]
+    return ["".join(whole[start:end]) for start, end in pairwise(places)]
 
 
 def chunk_of(
@@ -60,7 +56,9 @@ def end_of(index: int = 0) -> ChatCompletionChunk:
     return ChatCompletionChunk(choices=[ChunkChoice(index=index, finish_reason="stop")])
 
 
-def joined(joiner: SurrogateJoiner, chunks: Iterable[ChatCompletionChunk]) -> list[ChatCompletionChunk]:
+def joined(
+    joiner: SurrogateJoiner, chunks: Iterable[ChatCompletionChunk]
+) -> list[ChatCompletionChunk]:
     out = []
     for chunk in chunks:
         joiner.join(chunk)
@@ -131,6 +129,7 @@ def test_no_text_keeps_a_half_or_loses_anything_else(text: str) -> None:
 
 @pytest.mark.parametrize("field", [*TEXT_FIELDS, "arguments"])
 @given(text=texts, cuts=st.lists(st.integers(0, 40), max_size=6))
+@example(text="\U00010000\U0010ffff", cuts=[1, 3])
 def test_any_cutting_between_utf16_units_joins_to_the_text_again(
     field: str, text: str, cuts: list[int]
 ) -> None:
@@ -230,9 +229,7 @@ def test_two_first_halves_in_a_row_are_one_lost_and_one_held() -> None:
     ],
     ids=repr,
 )
-def test_a_half_that_is_alone_when_its_choice_ends_is_replaced(
-    end: ChunkChoice, text: str
-) -> None:
+def test_a_half_that_is_alone_when_its_choice_ends_is_replaced(end: ChunkChoice, text: str) -> None:
     joiner = SurrogateJoiner()
     first, last = joined(
         joiner, [chunk_of("content", "a" + HIGH), ChatCompletionChunk(choices=[end])]

@@ -117,7 +117,9 @@ async def test_a_thousand_go_within_the_first_hour() -> None:
         at.append(anyio.current_time() - begun)
         permit.sent()
         permit.settle()
-    assert [sum(HOLD * n <= t + 1e-3 < HOLD * (n + 1) for t in at) for n in range(11)] == [100] * 10 + [0]
+    assert [sum(HOLD * n <= t + 1e-3 < HOLD * (n + 1) for t in at) for n in range(11)] == [
+        100
+    ] * 10 + [0]
     assert at[1000] == pytest.approx(3600 + 0.05 + 1.8, abs=1e-3)
     assert at[1099] == pytest.approx(at[1000], abs=1e-3)
 
@@ -130,12 +132,14 @@ def test_who_finds_units_free_goes_on_without_a_pause_and_without_a_loop() -> No
             coroutine.send(None)
         assert done.value.value.waited_s == 0
         done.value.value.settle()
-    with pytest.raises(RuntimeError, match="no asyncio or trio event loop"):
+    with pytest.raises(RuntimeError, match="in a task of asyncio or trio"):
         limiter.acquire().send(None)
     assert limiter.snapshot().waiting == 0
 
 
-async def test_interactive_calls_go_before_batch_calls_and_retries_before_both_of_their_lane() -> None:
+async def test_interactive_calls_go_before_batch_calls_and_retries_before_both_of_their_lane() -> (
+    None
+):
     limiter = virtual("1/minute")
     async with callers(limiter) as those:
         await those.come("holder")
@@ -145,7 +149,9 @@ async def test_interactive_calls_go_before_batch_calls_and_retries_before_both_o
         await those.come("ri1", "ri2", front=True)
         await anyio.sleep(10 * HOLD)
         assert those.names == "holder ri1 ri2 i1 i2 rb1 rb2 b1 b2".split()
-        assert [at for _, at in those.served] == pytest.approx([HOLD * n for n in range(9)], abs=0.01)
+        assert [at for _, at in those.served] == pytest.approx(
+            [HOLD * n for n in range(9)], abs=0.01
+        )
 
 
 async def test_batch_calls_leave_the_reserve_to_interactive_ones() -> None:
@@ -345,7 +351,9 @@ async def test_deadlines_of_those_who_left_are_forgotten() -> None:
 
 @pytest.mark.parametrize("who", ["head", "middle", "tail"])
 @pytest.mark.parametrize("times", [1, 2])
-async def test_who_is_cancelled_while_parked_is_as_if_it_had_never_come(who: str, times: int) -> None:
+async def test_who_is_cancelled_while_parked_is_as_if_it_had_never_come(
+    who: str, times: int
+) -> None:
     limiter = virtual("1/minute")
     async with callers(limiter) as those:
         await those.come("flying", settle=False)
@@ -414,7 +422,9 @@ async def test_no_unit_and_no_waiter_is_lost_whatever_is_cancelled_when(seed: in
         nonlocal done, cancelled
         with anyio.move_on_after(give_up_s) as scope, suppress(LimitWaitError, APITimeoutError):
             deadline = after(chance.uniform(0, 30)) if chance.random() < 0.3 else None
-            permit = await limiter.acquire(lane=lane, front=chance.random() < 0.2, deadline=deadline)
+            permit = await limiter.acquire(
+                lane=lane, front=chance.random() < 0.2, deadline=deadline
+            )
             try:
                 await anyio.sleep(chance.choice([0, 0.1, 1]))
                 permit.sent()

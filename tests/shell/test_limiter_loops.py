@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -24,7 +25,10 @@ import pytest
 import trio
 import trio.testing
 
+from fluence_async._sansio.bucket import NEVER, Claim
 from fluence_async.limiter import Limiter, Permit
+from fluence_async.limiter._park import home_in
+from fluence_async.limiter._queue import Waiter
 
 BACKENDS = ["asyncio", "trio"]
 DEADLOCK_S = 20
@@ -77,6 +81,17 @@ class OtherLoop:
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
+
+
+class _Changed:
+    """A store that takes in another way."""
+
+    def __init__(self, store: Any, take: Callable[..., int]) -> None:
+        self._store = store
+        self.take = take
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 def run(backend: str, main: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
@@ -139,6 +154,85 @@ def test_runs_one_after_another_go_on_where_the_last_one_ended(backend: str) -> 
     for _ in range(2):
         run(backend, calls, limiter, 2)
     assert left(limiter) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_grant_from_another_thread_that_meets_a_cancellation_is_passed_on(backend: str) -> None:
+    limiter = quick("1/hour")
+    permit = limiter.acquire_nowait()
+    served: list[str] = []
+
+    async def call(name: str, scope: anyio.CancelScope) -> None:
+        with scope:
+            (await limiter.acquire()).settle()
+            served.append(name)
+
+    async def main() -> None:
+        scopes = [anyio.CancelScope(), anyio.CancelScope()]
+        async with anyio.create_task_group() as group:
+            for name, scope in zip(("first", "second"), scopes, strict=True):
+                group.start_soon(call, name, scope)
+                await anyio.wait_all_tasks_blocked()
+            thread = threading.Thread(target=permit.release)
+            thread.start()
+            thread.join()
+            scopes[0].cancel()
+
+    run(backend, main)
+    assert served == ["second"]
+    assert (left(limiter), limiter._line._homes) == (0, {})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_unit_that_comes_free_just_before_its_caller_parks_is_not_lost(backend: str) -> None:
+    limiter = quick("1/hour")
+    store = limiter._line.store
+    answers = [NEVER]
+
+    def take(*args: Any) -> int:
+        return answers.pop() if answers else store.take(*args)
+
+    limiter._line.store = _Changed(store, take)  # type: ignore[assignment]
+    run(backend, calls, limiter, 1)
+    assert (left(limiter), limiter._line._homes) == (0, {})
+
+
+@pytest.mark.parametrize(
+    "backends", [("asyncio", "trio"), ("trio", "trio"), ("asyncio", "asyncio")]
+)
+def test_nothing_is_lost_between_threads_whatever_is_cancelled_when(
+    backends: tuple[str, str],
+) -> None:
+    limiter = quick("4/0.02s", unseen_s=0.01)
+    most_used = 0
+
+    async def call(chance: random.Random) -> None:
+        nonlocal most_used
+        with anyio.move_on_after(chance.choice([0, 0.001, 0.02, DEADLOCK_S])):
+            permit = await limiter.acquire(lane=chance.randrange(2))
+            most_used = max(most_used, limiter.snapshot().windows[0].used)
+            try:
+                await anyio.sleep(chance.choice([0, 0.001]))
+                permit.sent()
+                await anyio.sleep(chance.choice([0, 0.001]))
+                permit.settle()
+            finally:
+                permit.release()
+
+    async def many() -> None:
+        chance = random.Random(1)
+        async with anyio.create_task_group() as group:
+            for _ in range(150):
+                group.start_soon(call, chance)
+                await anyio.sleep(chance.choice([0, 0, 0.001]))
+
+    loops = [OtherLoop(backend, many) for backend in backends]
+    for loop in loops:
+        loop.join()
+    assert most_used == 4
+    assert (limiter.snapshot().waiting, limiter._line._homes) == (0, {})
+    time.sleep(0.04)
+    assert left(limiter) == 4
 
 
 # ─── loops that end or stand still ────────────────────────────────────────────────────────
@@ -257,15 +351,10 @@ def test_a_post_to_a_finished_trio_run_is_a_closed_loop() -> None:
     async def main() -> trio.lowlevel.TrioToken:
         return trio.lowlevel.current_trio_token()
 
-    from fluence_async.limiter._park import home_in
-    from fluence_async.limiter._queue import Waiter
-
     home = home_in(trio.run(main), lambda _: None)  # what is left if a run ends unnoticed
     home.waiting = 1
     limiter._line._homes[home.loop] = home
-    from fluence_async._sansio.bucket import NEVER, Claim
-
-    limiter._line.queue.append(Waiter(Claim({"requests": 1}), 1, NEVER, home))
+    limiter._line.queue.append(Waiter(Claim({"requests": 1}), 1, NEVER, home, limiter._line.store))
     flying.release()
     assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (1, 0, {})
 
@@ -302,46 +391,85 @@ def test_a_permit_that_is_dropped_serves_who_waits(backend: str) -> None:
     assert left(limiter) == 0
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_permit_that_is_collected_amid_the_limiters_own_lines_does_not_deadlock(
-    backend: str,
-) -> None:
-    now = 0
+class _Suspension:
+    """Awaited, it suspends its coroutine, which nobody will resume."""
 
-    def clock() -> int:
-        gc.collect()
-        return now
+    def __await__(self) -> Iterator[None]:
+        yield
 
-    limiter = Limiter("2/hour", clock=clock)
-    inside = limiter._line.store.take
 
-    def take(*args: Any) -> int:
-        wake = inside(*args)
-        gc.collect()  # with the lock held
-        return wake
-
-    def drop_in_a_cycle() -> None:
-        cycle: list[Any] = [limiter.acquire_nowait()]
-        cycle.append(cycle)
-
-    gc.disable()
+async def hold(limiter: Limiter, myself: list[Any]) -> None:
+    """Take a permit, and never come back. `myself` holds this coroutine: only a garbage
+    collection ends it."""
+    permit = await limiter.acquire()
     try:
-        drop_in_a_cycle()
-        held = limiter.acquire_nowait()
-        limiter._line.store = _Changed(limiter._line.store, take)  # type: ignore[assignment]
-        run(backend, calls, limiter, 1)
+        await _Suspension()
     finally:
-        gc.enable()
-    held.release()
+        permit.release()
 
 
-class _Changed:
-    def __init__(self, store: Any, take: Callable[..., int]) -> None:
-        self._store = store
-        self.take = take
+@pytest.fixture
+def collecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Limiter], None]]:
+    """Makes a limiter collect garbage amid its locked lines, and nothing else does."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+    def collect_in(limiter: Limiter) -> None:
+        store = limiter._line.store
+
+        def take(*args: Any) -> int:
+            assert limiter._line.lock.locked()
+            gc.collect()
+            return store.take(*args)
+
+        limiter._line.store = _Changed(store, take)  # type: ignore[assignment]
+
+    gc.collect()
+    gc.disable()
+    yield collect_in
+    gc.enable()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dropped", ["permit", "coroutine"])
+def test_what_is_collected_amid_the_limiters_own_lines_comes_back_and_locks_nothing(
+    backend: str, dropped: str, collecting: Callable[[Limiter], None]
+) -> None:
+    limiter = quick("2/hour")
+    cycle: list[Any] = []
+    if dropped == "permit":
+        cycle += [limiter.acquire_nowait(), cycle]
+    else:
+        cycle.append(hold(limiter, cycle))
+        cycle[0].send(None)
+    flying = limiter.acquire_nowait()
+    assert left(limiter) == 0
+    del cycle
+    collecting(limiter)
+    run(backend, calls, limiter, 1)  # parks; the collection comes with its second try to take
+    flying.release()
+    assert (left(limiter), limiter._line._homes) == (1, {})
+
+
+def test_a_waiter_that_is_collected_while_it_is_served_passes_its_unit_on(
+    collecting: Callable[[Limiter], None],
+) -> None:
+    limiter = quick("1/hour")
+    flying = limiter.acquire_nowait()
+
+    async def main() -> None:
+        cycle: list[Any] = [limiter.acquire()]
+        cycle.append(cycle)
+        cycle[0].send(None)
+        cycle[0] = (cycle[0], cycle)
+        other = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        assert limiter.snapshot().waiting == 2
+        del cycle
+        collecting(limiter)
+        flying.release()
+        (await asyncio.wait_for(other, DEADLOCK_S)).release()
+
+    asyncio.run(main())
+    assert (left(limiter), limiter._line._homes) == (1, {})
 
 
 # ─── forks ────────────────────────────────────────────────────────────────────────────────
@@ -396,7 +524,9 @@ def test_a_forked_child_goes_on_with_what_was_used_and_nobody_waiting(backend: s
 def test_a_fork_while_another_thread_holds_the_lock_does_not_deadlock_the_child() -> None:
     limiter = quick("4/hour")
     with limiter._line.lock:
-        thread = threading.Thread(target=in_a_fork, args=[lambda: limiter.acquire_nowait().settle()])
+        thread = threading.Thread(
+            target=in_a_fork, args=[lambda: limiter.acquire_nowait().settle()]
+        )
         thread.start()
         thread.join(DEADLOCK_S)
         assert not thread.is_alive()

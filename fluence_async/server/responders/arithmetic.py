@@ -32,21 +32,21 @@ _WORDS = [
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d+/\d+/\d+")
 _SUM = re.compile(r"(?:sqrt|[\d.()+\-*/^\s]){3,200}")
 _ASKED = re.compile(r"\b(what|how much|calculate|compute|evaluate|solve|work out|sum)\b|=", _I)
+_OPERATION = re.compile(r"\d.*[+\-*/^].*\d|sqrt.*\d")
 _MARK = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|sqrt|[()+\-*/^])")
 _MOST_BITS = 2048
 
 
 def find(text: str) -> str | None:
     """The first sum that `text` asks for, written with `+ - * / ^ ( )`; None if there is none."""
-    plain = _DATE.sub(" , ", text)
+    plain = _DATE.sub(" , ", text.strip())
     for pattern, mark in _WORDS:
         plain = re.sub(pattern, mark, plain, flags=_I)
+    asked = _ASKED.search(text) is not None
     for match in _SUM.finditer(plain):
-        found = match[0].strip()
-        while found.endswith((".", "-", "+", "*", "/", "^")):
-            found = found[:-1].rstrip()
-        asked = _ASKED.search(text) or len(found) > len(plain.strip()) - 3
-        if asked and re.search(r"\d|sqrt", found) and re.search(r"[\d)\s][+\-*/^]|sqrt", found):
+        found = match[0].strip().rstrip(".-+*/^ ")
+        bare = len(found) > len(plain) - 3  # the text is a sum and nothing else
+        if (asked or bare) and _OPERATION.search(found):
             return re.sub(r"\s+", " ", found)
     return None
 

@@ -36,7 +36,7 @@ _NULL = {"type": "null"}
 _SHALLOW = 5
 _DEEPEST = 64
 _MOST_ITEMS = 32
-_MOST_VALUES = 5000
+_MOST_VALUES = 500
 
 
 def fill(schema: Mapping[str, Any], text: str) -> Any:

@@ -34,6 +34,7 @@ CHECKS: tuple[Check, ...] = tuple(
 REAL_TIME: frozenset[Check] = frozenset(
     {
         bodies.a_slow_reader_slows_the_server_down,
+        closing.abort_may_be_called_from_another_thread,
         cancelling.a_cancelled_send_of_a_big_body_leaves_nothing,
         closing.closing_a_transport_does_not_wait_for_a_stuck_server,
         connecting.a_name_that_does_not_resolve_is_a_failure_to_connect,

@@ -106,7 +106,7 @@ async def _breaks(response: Response, arrived: bytes) -> BodyBroken:
 
 
 async def a_broken_body_gives_what_had_arrived_and_then_fails(factory: Factory) -> None:
-    """The connection ends too early, in the same breath as the last bytes."""
+    """The connection ends too early, before or after a reader comes for the last bytes."""
     broken = (
         (sized(100) + b"arrived", b"arrived"),
         (CHUNKED + b"7\r\narrived\r\n", b"arrived"),
@@ -115,15 +115,20 @@ async def a_broken_body_gives_what_had_arrived_and_then_fails(factory: Factory) 
         (sized(1), b""),
     )
     for data, arrived in broken:
+        for late in (False, True):
 
-        async def script(peer: Peer, data: bytes = data) -> None:
-            await peer.request()
-            await peer.say(data)
+            async def script(peer: Peer, data: bytes = data) -> None:
+                await peer.request()
+                await peer.say(data)
 
-        async with served(factory, script) as (transport, server):
-            error = await _breaks(await transport.send(post(server.url)), arrived)
-            expect(not error.undecodable, "the network's fault, not the encoding's")
-            expect(server.authority in str(error), f"{error} names the server")
+            async with served(factory, script) as (transport, server):
+                response = await transport.send(post(server.url))
+                if late:
+                    await server.empty()
+                    await anyio.sleep(0.01)
+                error = await _breaks(response, arrived)
+                expect(not error.undecodable, "the network's fault, not the encoding's")
+                expect(server.authority in str(error), f"{error} names the server")
 
 
 async def malformed_chunks_break_the_body_at_once(factory: Factory) -> None:

@@ -1,0 +1,179 @@
+"""Cancelled at any of its await points, once or twice, a call leaves nothing behind.
+
+Each sweep runs one call again and again and cancels it at its first suspension, at its second, and
+so on, until it comes through uncancelled: every await is a place where it ends once.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from fluence_async import FluenceSession, Limiter, RetryPolicy
+from fluence_async.testing import Done, FluenceServer, Finish, Pause, Status, Stream
+
+pytestmark = pytest.mark.anyio
+
+MODEL = "fluence-chat"
+
+
+@types.coroutine
+def _counted(
+    call: Coroutine[Any, Any, None], at: Callable[[int], None]
+) -> Generator[Any, Any, None]:
+    """Drive `call`, telling `at` the number of each suspension while it is suspended."""
+    count = 0
+    step: Callable[[], Any] = lambda: call.send(None)  # noqa: E731
+    while True:
+        try:
+            waits_for = step()
+        except StopIteration:
+            return
+        count += 1
+        at(count)
+        try:
+            sent = yield waits_for
+        except BaseException as error:
+            step = lambda error=error: call.throw(error)  # noqa: E731
+        else:
+            step = lambda sent=sent: call.send(sent)  # noqa: E731
+
+
+async def cancelled_at(call: Coroutine[Any, Any, None], *suspensions: int) -> bool:
+    """Run `call`, cancelling it at these suspensions; whether it came through uncancelled."""
+    scopes = [anyio.CancelScope() for _ in suspensions]
+    came_through = False
+
+    def at(count: int) -> None:
+        for scope, suspension in zip(scopes, suspensions, strict=True):
+            if count == suspension:
+                scope.cancel()
+
+    with scopes[0], scopes[-1] if len(scopes) > 1 else anyio.CancelScope():
+        await _counted(call, at)
+        came_through = True
+    return came_through and not any(scope.cancel_called for scope in scopes)
+
+
+class World:
+    """A server, a session and its limiter, and what must be true between two calls."""
+
+    def __init__(self, server: FluenceServer, fluence: FluenceSession, limiter: Limiter) -> None:
+        self.server = server
+        self.fluence = fluence
+        self.limiter = limiter
+
+    async def plain(self) -> None:
+        assert (await self.fluence.chat.completions.create(model=MODEL, messages="hi")).text
+
+    async def stream(self) -> None:
+        async with self.fluence.chat.completions.stream(model=MODEL, messages="hi") as stream:
+            async for _ in stream:
+                pass
+
+    async def check(self) -> None:
+        """No request under way, no unit in flight, and the next call works."""
+        with anyio.fail_after(5):
+            await self.server.wait_until_idle(4, connections=1)
+        assert self.limiter.snapshot().waiting == 0
+        self.server.script()
+        await self.plain()
+
+
+@asynccontextmanager
+async def opened(*, limits: str = "1000000/second") -> AsyncIterator[World]:
+    limiter = Limiter(limits, margin_s=0.0, unseen_s=0.0)
+    async with FluenceServer(limits=None) as server:
+        async with FluenceSession(
+            api_key=server.api_key,
+            base_url=server.base_url,
+            limiter=limiter,
+            retry=RetryPolicy(max_retries=2, base_s=0.01),
+        ) as fluence:
+            yield World(server, fluence, limiter)
+        await server.wait_until_idle(4)
+
+
+Sweep = Callable[[World], Awaitable[None]]
+
+
+def streaming(world: World) -> Coroutine[Any, Any, None]:
+    world.server.script(Stream("Hel", Pause(0.002), "lo"))
+    return world.stream()
+
+
+def retrying(world: World) -> Coroutine[Any, Any, None]:
+    world.server.script(Status(500), Status(429), "Hello")
+    return world.plain()
+
+
+def draining(world: World) -> Coroutine[Any, Any, None]:
+    world.server.script(Stream("Hello", Finish(), Done(), Pause(0.01), end=False))
+    return world.stream()
+
+
+CALLS: dict[str, Callable[[World], Coroutine[Any, Any, None]]] = {
+    "a plain call": World.plain,
+    "a stream": streaming,
+    "a retry": retrying,
+    "a drain": draining,
+}
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+async def test_a_call_cancelled_at_any_await_leaves_nothing(
+    call: Callable[[World], Coroutine[Any, Any, None]], *, twice: bool, warm: bool
+) -> None:
+    suspension = 0
+    came_through = False
+    while not came_through:
+        suspension += 1
+        assert suspension < 200
+        async with opened() as world:
+            if warm:
+                await world.plain()
+            at = (suspension, suspension + 1) if twice else (suspension,)
+            came_through = await cancelled_at(call(world), *at)
+            await world.check()
+    assert suspension >= 2
+
+
+async def test_a_wait_for_the_limiter_cancelled_at_any_await_takes_no_unit() -> None:
+    async with opened(limits="2/second") as world:
+        for suspension in range(1, 4):
+            while True:
+                try:
+                    world.limiter.acquire_nowait().release()
+                except anyio.WouldBlock:
+                    break
+                await world.plain()
+            before = world.limiter.snapshot().windows[0].used
+            assert not await cancelled_at(world.plain(), 1)
+            snapshot = world.limiter.snapshot()
+            assert snapshot.waiting == 0
+            assert snapshot.windows[0].used <= before
+            assert suspension
+    assert len(world.server.requests) == 2
+
+
+async def test_random_cancels_of_many_workers_leave_nothing() -> None:
+    async with opened() as world:
+
+        async def work(number: int) -> None:
+            for turn in range(12):
+                call = world.stream() if (number + turn) % 2 else world.plain()
+                await cancelled_at(call, 1 + (number * 7 + turn * 5) % 23)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(work, number)
+        await world.server.wait_until_idle(4, connections=20)
+        world.server.script()
+        await world.plain()
