@@ -40,6 +40,7 @@ from .transports._base import (
     ProtocolViolated,
     Request,
     Response,
+    SendTimeout,
     TLSFailed,
     Transport,
     TransportError,
@@ -151,18 +152,16 @@ class Exchange:
             headers=call.headers,
             body=call.body,
             connect_timeout=timeout.connect,
+            deadline=until.at,
             on_sent=permit.sent if permit is not None else _nothing,
         )
         call.meta.attempts += 1
-        response: Response | None = None
         try:
-            with anyio.CancelScope(deadline=until.at) as scope:
-                response = await self.transport.send(request)
-            if response is None:
-                assert scope.cancelled_caught
-                raise call.timed_out(until.clock, "waiting for the response's headers")
+            response = await self.transport.send(request)
             if permit is not None:
                 permit.settle()
+        except SendTimeout as error:
+            raise call.timed_out(until.clock, "waiting for the response's headers") from error
         except TransportError as error:
             raise self._public(call, error) from error
         finally:
@@ -180,6 +179,10 @@ class Exchange:
     async def _acquire(self, call: Call) -> Permit | None:
         if self._limiter is None:
             return None
+        try:
+            return self._limiter.acquire_nowait(lane=call.lane, front=call.front)
+        except anyio.WouldBlock:
+            pass
         queue = Deadline.after(self.clock(), call.timeout.queue, "queue")
         until = soonest(queue, call.total)
         try:

@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "transports": package(
         "transports",
-        "_base _failures _head _inflate _lifetime _proxies"
+        "_base _failures _head _inflate _lifetime _proxies _watchdog"
         " aiohttp _aiohttp_connections _aiohttp_response httpcore",
     ),
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),

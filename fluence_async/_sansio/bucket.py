@@ -15,8 +15,8 @@ which its request had certainly arrived, and `hold` is the period and a margin:
 Why it holds, whatever the network does, for every server that forgets an arrival after a period:
 were there limit + 1 arrivals within one period, look at the one that took its unit last. One of
 the others had its unit back by then, so it had arrived a whole period earlier: a contradiction.
-What it needs is a clock that never goes back, and all windows taken together or none. The margin
-covers the rates of two clocks and the rounding of stamps.
+It takes a clock that never goes back, and all windows together or none. The margin is for the
+rates of two clocks and the rounding of stamps.
 
 Times are integers, in nanoseconds: with floats, one that slept exactly as long as it was told can
 be short by an epsilon, over and over. Writes are ordered so that a state cut off between two of
@@ -193,9 +193,7 @@ class Bucket:
         counted = {"requests"} | {window.dimension for window in self.windows}
         for dimension, cost in costs.items():
             if dimension not in counted:
-                raise ValueError(
-                    f"costs name {dimension!r}, which no limit counts: {sorted(counted)}"
-                )
+                raise ValueError(f"costs name {dimension!r}, and limits count {sorted(counted)}")
             if type(cost) is not int or cost < (dimension == "requests"):
                 raise ValueError(f"costs[{dimension!r}]={cost!r}: must be a whole number of units")
         for window in self.windows:
@@ -211,7 +209,7 @@ class Bucket:
 
         Returns:
             0 if they are taken; otherwise before when it is no use to try again, unless a claim
-            is settled or released first. `NEVER` if that alone decides.
+            is settled or released first. `NEVER` if only that decides.
         """
         wake = self.blocked_until if now < self.blocked_until else 0
         costs = claim.costs
@@ -233,8 +231,8 @@ class Bucket:
         return 0
 
     def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
-        """No earlier than this can a claim be taken, if `ahead` requests go first and none of
-        what is in flight is released: what is known to be too late for a deadline."""
+        """Before when it is no use to try, if `ahead` requests go first and none of what is in
+        flight is released; `now` if that is not known."""
         earliest = max(now, self.blocked_until)
         for window in self.windows:
             window.advance(now)
@@ -259,8 +257,8 @@ class Bucket:
         Args:
             claim: Held or sent; a done one stays as it is.
             ub: The upper bound of its arrival, in ns.
-            costs: What it came to, for dimensions that were estimated: less is given back at
-                once, more becomes a debt (`free` below zero).
+            costs: What it came to, where that was an estimate: what was too much is given back
+                at once, what was too little becomes a debt (`free` below zero).
         """
         if claim.state not in (HELD, SENT):
             return
@@ -288,15 +286,15 @@ class Bucket:
         self.blocked_until = max(self.blocked_until, until + self._margin)
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
-        """Every window at `now`."""
+        """Every window."""
         return tuple(window.snapshot(now) for window in self.windows)
 
     def __str__(self) -> str:
         return ", ".join(str(window.rate) for window in self.windows)
 
     def inherit(self, now: int) -> Bucket:
-        """The same bucket for another owner: what is in flight here is, there, without an answer;
-        claims on this one no longer move anything."""
+        """The same for another owner: there, what is in flight here will not be answered; here,
+        claims move nothing any more."""
         heir = copy(self)
         self.windows = ()
         for window in heir.windows:

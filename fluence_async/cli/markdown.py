@@ -1,8 +1,9 @@
 """A block of markdown goes in, lines for the terminal come out.
 
-Law: all of the text is shown, but for what is nested more than 20 deep. rich leaves out HTML, the targets of links and images, and line
-breaks; here the parser is told to take the first for text, and the tokens are mended for the
-rest. Whatever the parser decodes (`&#27;`, `%1b` in an address) is made printable again.
+Law: all of the text is shown, but for what is nested more than 20 deep. rich leaves out HTML,
+the targets of links and images, and line breaks; here the parser is told to take the first for
+text, and the tokens are mended for the rest. Whatever the parser decodes (`&#27;`, `%1b` in an
+address) is made printable again.
 
 Code is set off by rules and not indented, so that it can be copied.
 """

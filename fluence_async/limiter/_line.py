@@ -80,7 +80,6 @@ class Line:
 
         Raises:
             LimitWaitError: What it waits for is known to come later.
-            APITimeoutError: The deadline has passed.
         """
         loop = loop_of_task()
         home = self._homes.get(loop) or home_in(loop, self._ring)
@@ -90,8 +89,6 @@ class Line:
             known = self.store.earliest(claim, now, rank // 2, self.queue.ahead(rank))
             if until < known > now:
                 raise self._too_late(known - now)
-            if until <= now:
-                raise self._timed_out()
         waiter = Waiter(claim, rank, until, home, self.store)
         self._homes[loop] = home
         home.waiting += 1

@@ -94,8 +94,7 @@ class Home(ABC):
 
     @abstractmethod
     def set_timer(self, delay_s: float) -> None:
-        """Let the timer ring in so many seconds, and at no other time; not at all if nobody is
-        parked here any more. In the loop only."""
+        """Let the timer ring in so many seconds, and at no other time. In the loop only."""
 
     @abstractmethod
     def close(self) -> None:
@@ -134,8 +133,7 @@ class _AsyncioHome(Home):
 
     def set_timer(self, delay_s: float) -> None:
         self.close()
-        if self.waiting:
-            self._timer = self.loop.call_later(delay_s + _SLACK_S, self.ring, self)
+        self._timer = self.loop.call_later(delay_s + _SLACK_S, self.ring, self)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -198,7 +196,7 @@ class _TrioHome(Home):
         import trio
 
         self.close()
-        if self.waiting:  # after the main task of the run, no system task may be spawned
+        if self.waiting:  # or else the run may be over, where no task may be spawned
             self._timer = trio.CancelScope(deadline=trio.current_time() + delay_s + _SLACK_S)
             trio.lowlevel.spawn_system_task(self._sleep, self._timer, name=type(self).__qualname__)
 

@@ -141,7 +141,7 @@ class App:
                 _check_method(request, "GET")
                 self._key(received.headers)
                 return Reply(json=_MODEL_LIST)
-            raise Refusal(404, f"No such path: {request.path}")
+            raise Refusal(404, f"No such path: {request.path!r}")
         except Refusal as refusal:
             return Reply(refusal.status, json=refusal.body, headers=refusal.headers)
         except ConnectionError:
@@ -235,7 +235,7 @@ def _check_method(request: web.BaseRequest, allowed: str) -> None:
 async def _body(request: web.BaseRequest, wire: Wire) -> bytes:
     """The request's body, of the right type and size."""
     if request.content_type != "application/json":
-        raise Refusal(415, f"Content-Type is {request.content_type}; send application/json")
+        raise Refusal(415, f"Content-Type is {request.content_type!r}; send application/json")
     if request.headers.get("expect", "").lower() == "100-continue":
         await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     body = bytearray()

@@ -139,13 +139,16 @@ class FluenceServer:
         def idle() -> bool:
             return not self.answering and self.connections <= connections
 
+        # Asked once more at the end it might be busy again: with a connection that the client had
+        # closed before the server came to accept it.
+        found = False
         if self._thread is not None:
-            await run_sync(_poll, idle, timeout)  # in real time, whatever the caller's clock
+            found = await run_sync(_poll, idle, timeout)  # real time, whatever the caller's clock
         else:
             with anyio.move_on_after(timeout):
-                while not idle():  # noqa: ASYNC110 - a connection's end sets no event
+                while not (found := idle()):  # noqa: ASYNC110 - a connection's end sets no event
                     await anyio.sleep(_POLL_S)
-        assert idle(), f"{self.answering} requests in progress, {self.connections} connections open"
+        assert found, f"{self.answering} requests in progress, {self.connections} connections open"
 
     # ─── starting and stopping ────────────────────────────────────────────────────────────
 
@@ -211,7 +214,8 @@ class FluenceServer:
             await self._local.__aexit__(None, None, None)
 
 
-def _poll(idle: Callable[[], bool], timeout: float) -> None:
+def _poll(idle: Callable[[], bool], timeout: float) -> bool:
     end = time.monotonic() + timeout
-    while not idle() and time.monotonic() < end:
+    while not (found := idle()) and time.monotonic() < end:
         time.sleep(_POLL_S)
+    return found

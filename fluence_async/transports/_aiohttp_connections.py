@@ -19,10 +19,10 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
 from ._base import Request
+from ._lifetime import KEEPALIVE_S
 
 __all__ = ["Connector", "Line", "Outgoing", "Reader"]
 
-_KEEPALIVE_S = 15.0
 # Before these, asyncio left a TLS connection open whose farewell could not be written.
 _LEAKS_TLS = sys.version_info < (3, 12, 8) or (3, 13) <= sys.version_info < (3, 13, 1)
 
@@ -98,7 +98,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, slots: int | None, ssl_context: ssl.SSLContext | None) -> None:
         super().__init__(
             limit=0,
-            keepalive_timeout=_KEEPALIVE_S,
+            keepalive_timeout=KEEPALIVE_S,
             ssl=True if ssl_context is None else ssl_context,
             resolver=aiohttp.ThreadedResolver(),  # with aiodns about, aiohttp would change over
             enable_cleanup_closed=_LEAKS_TLS,

@@ -1,8 +1,5 @@
 """aiohttp's response in, one that keeps the seam's promises out.
 
-Law: one loop timer stands for all the deadlines of a response, moved by a stamp for each read; a
-scope around each read would cost four times the read.
-
 Traps of aiohttp 3.14 that are closed here: a body that is malformed (C parser), or whose
 connection we close, never wakes its reader; what had arrived hides behind the error; a reset ends
 a body without a length as if it were whole.
@@ -10,7 +7,6 @@ a body without a length as if it were whole.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +18,7 @@ from aiohttp.http import HttpProcessingError
 from ._aiohttp_connections import Line
 from ._base import BodyBroken, BodyTimeout, TransportError
 from ._failures import authority, brief
+from ._watchdog import Watchdog
 
 __all__ = ["AiohttpResponse"]
 
@@ -48,7 +45,7 @@ class AiohttpResponse:
         answer: aiohttp.ClientResponse,
         headers: Mapping[str, str],
         line: Line,
-        loop: asyncio.AbstractEventLoop,
+        watchdog: Watchdog,
     ) -> None:
         self.status = answer.status
         self.headers = headers
@@ -56,11 +53,10 @@ class AiohttpResponse:
         self._answer = answer
         self._content = answer.content
         self._line = line
-        self._loop = loop
         self._state = _State.OPEN
-        self._deadline = math.inf
-        self._wakes_at = math.inf
-        self._timer: asyncio.TimerHandle | None = None
+        self._watchdog = watchdog
+        self.deadline = math.inf
+        watchdog.watch(self)
         if answer.connection is not None:  # else all of the body is here
             line.reader = self
 
@@ -68,15 +64,16 @@ class AiohttpResponse:
         """The next bytes of the body; see `Response.receive`."""
         if self._state is not _State.OPEN:
             return self._not_open()
-        self._deadline = deadline
-        if deadline < self._wakes_at:
-            self._wake_at(deadline)
+        self.deadline = deadline
+        if deadline < self._watchdog.wakes_at:
+            self._watchdog.wake_at(deadline)
         self._state = _State.READING
         try:
             data = await self._content.readany()
         except _ERRORS as error:
             data = self._left_over(error)
         finally:
+            self.deadline = math.inf
             if self._state is _State.READING:
                 self._state = _State.OPEN
         if not data:
@@ -123,31 +120,16 @@ class AiohttpResponse:
                 BodyBroken(f"the body from {authority(self._url)} broke off, or is malformed")
             )
 
-    # ─── the deadline ─────────────────────────────────────────────────────────────────────
-
-    def _wake_at(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._wake)
-        self._wakes_at = when
-
-    def _wake(self) -> None:
-        self._timer, self._wakes_at = None, math.inf
-        if self._state is not _State.READING:
-            return  # the next receive arms it anew
-        if self._deadline > self._loop.time():
-            self._wake_at(self._deadline)
-        else:
-            self._content.set_exception(
-                BodyTimeout(f"{authority(self._url)} sent nothing until the deadline")
-            )
+    def expire(self) -> None:
+        """The deadline of the read has passed; see `Watched`."""
+        self._content.set_exception(
+            BodyTimeout(f"{authority(self._url)} sent nothing until the deadline")
+        )
 
     # ─── closing ──────────────────────────────────────────────────────────────────────────
 
     def _let_go(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer, self._wakes_at = None, math.inf
+        self._watchdog.forget(self)
         if self._line.reader is self:
             self._line.reader = None
 
@@ -166,7 +148,7 @@ class AiohttpResponse:
     def abort(self) -> None:
         """Close the connection without waiting; see `Response.abort`."""
         try:
-            self._loop.call_soon_threadsafe(self._close)
+            self._watchdog.loop.call_soon_threadsafe(self._close)
         except RuntimeError:  # the loop is closed
             if (connection := self._answer.connection) is not None:
                 with suppress(Exception):

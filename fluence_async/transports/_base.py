@@ -11,6 +11,7 @@ cancelled `receive` leaves a response that `aclose` or `abort` closes for good.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -25,6 +26,7 @@ __all__ = [
     "ProtocolViolated",
     "Request",
     "Response",
+    "SendTimeout",
     "TLSFailed",
     "Transport",
     "TransportError",
@@ -34,12 +36,14 @@ __all__ = [
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One POST. `headers` may hold a `str` subclass that redacts its own repr; it goes out as
     it is. `connect_timeout` covers resolving, TCP and TLS, in seconds; None for no bound.
-    `on_sent` is called once, at the moment from which bytes may leave this machine."""
+    `deadline` is when the response's whole head must be here, on `Transport.clock`. `on_sent` is
+    called once, at the moment from which bytes may leave this machine."""
 
     url: str
     headers: Mapping[str, str]
     body: bytes
     connect_timeout: float | None = None
+    deadline: float = math.inf
     on_sent: Callable[[], None] = lambda: None
 
 
@@ -48,7 +52,7 @@ class Response(Protocol):
 
     Attributes:
         status: The HTTP status.
-        headers: Names in lower case; of repeated ones, the first.
+        headers: Names in lower case; the values of repeated ones joined by ", ".
     """
 
     status: int
@@ -87,12 +91,12 @@ class Transport(Protocol):
 
     async def send(self, request: Request) -> Response:
         """Send `request`, return once the response's headers are here. Follows no redirect,
-        keeps no cookie, and sends again nothing by itself. The caller bounds it with a cancel
-        scope.
+        keeps no cookie, and sends again nothing by itself.
 
         Raises:
             ConnectFailed: Nothing left this machine: not resolved, refused, unreachable.
             ConnectTimeout: Nothing left this machine: `connect_timeout` passed.
+            SendTimeout: `request.deadline` passed first.
             TLSFailed: Nothing left this machine: certificate or handshake.
             Disconnected: The connection ended before any response byte.
             ProtocolViolated: What came back is not an acceptable HTTP response head.
@@ -127,6 +131,10 @@ class ConnectFailed(TransportError):
 
 class ConnectTimeout(TransportError):
     """Nothing left this machine: connecting took too long."""
+
+
+class SendTimeout(TransportError):
+    """The deadline of `send` passed."""
 
 
 class TLSFailed(TransportError):

@@ -22,7 +22,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 def read_head(url: str, status: int, raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """A response's headers: names in lower case; of repeated ones, the first.
+    """A response's headers: names in lower case; repeated ones joined by ", " (RFC 9110, 5.3).
 
     Args:
         url: Where the response is from, for the message.
@@ -32,7 +32,9 @@ def read_head(url: str, status: int, raw: Sequence[tuple[bytes, bytes]]) -> dict
     Raises:
         ProtocolViolated: The head is one that no HTTP client may accept.
     """
-    headers = {str(name, "latin-1").lower(): str(value, "latin-1") for name, value in raw[::-1]}
+    headers = {str(name, "latin-1").lower(): str(value, "latin-1") for name, value in raw}
+    if len(headers) < len(raw):
+        headers = _joined(raw)
     if status == 101:
         raise ProtocolViolated(f"{authority(url)} answered 101, a change of protocol")
     if "transfer-encoding" in headers and "content-length" in headers:
@@ -40,6 +42,13 @@ def read_head(url: str, status: int, raw: Sequence[tuple[bytes, bytes]]) -> dict
             f"{authority(url)} framed its answer twice, by Content-Length and Transfer-Encoding"
         )
     return headers
+
+
+def _joined(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, list[str]] = {}
+    for name, value in raw:
+        headers.setdefault(str(name, "latin-1").lower(), []).append(str(value, "latin-1"))
+    return {name: ", ".join(values) for name, values in headers.items()}
 
 
 def write_head(request: Request) -> list[tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""A transport's connections must not outlive its event loop: the one hook for that.
+"""How long connections live: never longer than their event loop, by the one hook for that.
 
 Law: asyncio and trio both close the async generators that are still open before they end a run,
 while waiting still works. One that waits there for its turn closes the connections of a session
@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 
-__all__ = ["before_the_loop_ends", "dismiss"]
+__all__ = ["KEEPALIVE_S", "before_the_loop_ends", "dismiss"]
+
+KEEPALIVE_S = 15.0
+"""How long a connection may be idle: less than most servers allow."""
 
 
 def before_the_loop_ends(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:

@@ -26,6 +26,7 @@ from ._base import (
     ProtocolViolated,
     Request,
     Response,
+    SendTimeout,
     TransportError,
 )
 from ._failures import authority, brief, connecting_failed
@@ -33,9 +34,13 @@ from ._head import read_head
 from ._inflate import decoded
 from ._lifetime import before_the_loop_ends, dismiss
 from ._proxies import Proxies
+from ._watchdog import Watchdog
 
 __all__ = ["AiohttpTransport"]
 
+# aiohttp asks its parser for more at every piece it takes from a buffer below this size: with its
+# own 256 KiB, a chunk costs 0.6 µs more.
+_READ_BUFFER = 64 * 1024
 _MAX_FIELD = 32 * 1024
 _MAX_FIELDS = 128
 _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -68,9 +73,11 @@ class AiohttpTransport:
             connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
             max_field_size=_MAX_FIELD,
             max_headers=_MAX_FIELDS,
         )
+        self._watchdog = Watchdog(self._loop)
         self._closed = False
         self._guard = before_the_loop_ends(self._close)
 
@@ -84,6 +91,8 @@ class AiohttpTransport:
         if self._closed:
             raise RuntimeError("the transport is closed")
         body = Outgoing(request)
+        sending = _Sending(request.deadline)
+        self._watchdog.watch(sending)
         try:
             answer = await self._session.post(
                 request.url,
@@ -97,16 +106,20 @@ class AiohttpTransport:
         except BaseException as error:
             if body.line is not None:
                 body.line.transport.abort()  # closing would wait until the rest is written
+            if sending.timed_out(error):
+                raise SendTimeout(f"{authority(request.url)} did not answer in time") from None
             if (failure := _sending_failed(request, body.line, error)) is None:
                 raise
             raise failure from error
+        finally:
+            self._watchdog.forget(sending)
         assert body.line is not None
         try:
             headers = read_head(request.url, answer.status, answer.raw_headers)
         except ProtocolViolated:
             answer.close()
             raise
-        response = AiohttpResponse(request.url, answer, headers, body.line, self._loop)
+        response = AiohttpResponse(request.url, answer, headers, body.line, self._watchdog)
         return decoded(response, request.url)
 
     async def aclose(self) -> None:
@@ -121,6 +134,7 @@ class AiohttpTransport:
             return
         self._closed = True
         self._connector.abort()
+        self._watchdog.close()
         await self._session.close()
 
     def abandon(self) -> None:
@@ -142,6 +156,30 @@ class AiohttpTransport:
 
     def _close_when_running(self) -> None:
         self._closing = self._loop.create_task(self.aclose())
+
+
+class _Sending:
+    """A task that is sending a request, and cancelled when its deadline passes."""
+
+    def __init__(self, deadline: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.deadline = deadline
+        self._task = task
+        self._cancels_before = task.cancelling()
+        self._expired = False
+
+    def expire(self) -> None:
+        """Cancel it; see `Watched`."""
+        self._expired = True
+        self._task.cancel()
+
+    def timed_out(self, error: BaseException) -> bool:
+        """Whether the task was cancelled by its deadline, and by nobody else."""
+        if not self._expired:
+            return False
+        others = self._task.uncancel() > self._cancels_before
+        return isinstance(error, asyncio.CancelledError) and not others
 
 
 @lru_cache(maxsize=64)

@@ -28,17 +28,18 @@ from ._base import (
     ProtocolViolated,
     Request,
     Response,
+    SendTimeout,
     TransportError,
 )
 from ._failures import authority, brief, connecting_failed, without_frames
 from ._head import read_head, write_head
 from ._inflate import decoded
-from ._lifetime import before_the_loop_ends, dismiss
+from ._lifetime import KEEPALIVE_S, before_the_loop_ends, dismiss
 from ._proxies import Proxies, credentials
 
 __all__ = ["HttpcoreTransport"]
 
-_KEEPALIVE_S = 15.0
+_default_ssl_context = cache(ssl.create_default_context)  # or each connection would make one
 _FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError)
 
 
@@ -77,10 +78,12 @@ class HttpcoreTransport:
             raise RuntimeError("the transport is closed")
         progress = _Progress(request)
         try:
-            with progress.connecting:
+            with trio.CancelScope(deadline=request.deadline), progress.connecting:
                 return await self._send(request, progress)
         finally:
             await progress.clean_up()
+        if not progress.connecting.cancelled_caught:
+            raise SendTimeout(f"{authority(request.url)} did not answer in time")
         raise ConnectTimeout(
             f"connecting to {authority(request.url)} took longer than {request.connect_timeout:g} s"
         )
@@ -117,7 +120,7 @@ class HttpcoreTransport:
                 ssl_context=_default_ssl_context() if secure and context is None else context,
                 proxy=None if proxy is None else httpcore2.Proxy(proxy, auth=credentials(proxy)),
                 max_connections=self._max_connections,
-                keepalive_expiry=_KEEPALIVE_S,
+                keepalive_expiry=KEEPALIVE_S,
                 network_backend=self._network,
             )
         return pool
@@ -288,11 +291,6 @@ def _sending_failed(
         )
     failure.__cause__ = without_frames(error)
     return failure
-
-
-@cache
-def _default_ssl_context() -> ssl.SSLContext:
-    return ssl.create_default_context()  # one, because httpcore2 would make one per connection
 
 
 def _close_here(opened: trio.socket.SocketType) -> None:

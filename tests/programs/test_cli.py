@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fluence_async.cli import main
 from fluence_async.testing import Answer, Call, FluenceServer, Repeat, Reset, Stall, Status, Stream
 
 from .cli import COMMAND, environment, fluence, started
@@ -218,11 +220,19 @@ def test_what_a_server_says_reaches_stderr_without_control_characters(
         ["nonsense"],
     ],
 )
-def test_a_mistake_in_the_command_line_exits_2(arguments: list[str]) -> None:
-    done = fluence(*arguments, env=environment(FLUENCE_API_KEY="any"))
-    assert (done.stdout, done.returncode) == ("", 2)
-    assert done.stderr.strip()
-    assert "\x1b" not in done.stderr
+def test_a_mistake_in_the_command_line_exits_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLUENCE_API_KEY", "any")
+    monkeypatch.delenv("FLUENCE_BASE_URL", raising=False)
+    monkeypatch.setattr(sys, "argv", ["fluence", *arguments])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    said = capsys.readouterr()
+    assert (said.out, exit_.value.code) == ("", 2)
+    assert said.err.strip()
+    assert "\x1b" not in said.err
 
 
 def test_an_address_without_a_key_says_what_to_set() -> None:

@@ -9,6 +9,7 @@ import re
 import time
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 from hypothesis import given
@@ -531,6 +532,17 @@ async def test_a_reset_is_a_reset_and_a_close_is_none() -> None:
                         received += await stream.receive()
             assert b'"Hel"' in received
             assert not received.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_was_sent_before_a_reset_can_be_read() -> None:
+    async with FluenceServer() as server, aiohttp.ClientSession() as client:
+        server.script(Stream("Hel", Reset()))
+        url, headers = server.base_url, {"authorization": f"Bearer {server.api_key}"}
+        async with client.post(f"{url}/chat/completions", json=STREAMED, headers=headers) as answer:
+            for _ in range(10):
+                await asyncio.sleep(0)  # aiohttp would forget by now, had the reset come at once
+            assert b'"Hel"' in await answer.content.readany()
 
 
 async def test_a_body_is_short_of_its_length() -> None:

@@ -249,18 +249,21 @@ async def test_what_the_api_knows_is_let_through() -> None:
         ({"headers": {"authorization": "Bearer wrong"}}, 401, "authentication_error"),
         ({"headers": {"authorization": "Bearer \udcff"}}, 401, "authentication_error"),
         ({"headers": {"authorization": "Bearer "}}, 401, "authentication_error"),
-        ({"headers": {"authorization": "Basic Zmx1ZW5jZQ=="}}, 401, "authentication_error"),
+        ({"headers": {"authorization": "Basic fluence-test-key"}}, 401, "authentication_error"),
         ({"path": "/v1/chat"}, 404, "invalid_request"),
         ({"path": "/"}, 404, "invalid_request"),
+        ({"path": "/%ff"}, 404, "invalid_request"),
         ({"body": changed(model="gpt-4")}, 404, "model_not_found"),
         ({"method": "GET"}, 405, "invalid_request"),
         ({"method": "OPTIONS"}, 405, "invalid_request"),
         ({"headers": {"content-type": "text/plain"}}, 415, "invalid_request"),
         ({"headers": {"content-type": None}}, 415, "invalid_request"),
+        ({"headers": {"content-type": "text/\udcff"}}, 415, "invalid_request"),
         ({"headers": {"host": "evil.example"}}, 403, "host_not_allowed"),
         ({"headers": {"host": None}, "version": "1.0"}, 403, "host_not_allowed"),
         ({"headers": {"host": "[::1"}}, 403, "host_not_allowed"),
         ({"headers": {"origin": "https://evil.example"}}, 403, "origin_not_allowed"),
+        ({"headers": {"origin": "http://\udcff"}}, 403, "origin_not_allowed"),
         ({"headers": {"origin": "null"}}, 403, "origin_not_allowed"),
     ],
     ids=str,
@@ -311,7 +314,9 @@ async def test_a_responder_that_fails_is_a_server_error_and_is_logged(
         server.script(fail)
         with caplog.at_level(logging.CRITICAL, logger="fluence_async.server"):
             answer = await ask(server)
-            assert (await ask(server, headers={"idempotency-key": "k"})).status == 500
+            assert (await ask(server, **KEYED)).status == 500
+        server.script("Hello")
+        assert (await ask(server, **KEYED)).status == 200
     assert answer.status == 500
     assert answer.json["error"]["code"] == "server_error"
     assert "secret" not in answer.body.decode()

@@ -18,6 +18,7 @@ from fluence_async._sansio.origin import API_BASE_URL, Origin
         (" https://api.fluence.ai/v1\n", API_BASE_URL, "https://api.fluence.ai:443"),
         ("https://h", "https://h", "https://h:443"),
         ("https://h/", "https://h", "https://h:443"),
+        ("https://h/X/", "https://h/X", "https://h:443"),
         ("https://h:443/v1", "https://h:443/v1", "https://h:443"),
         ("https://h:8443/v1", "https://h:8443/v1", "https://h:8443"),
         ("https://h/team@x/v1", "https://h/team@x/v1", "https://h:443"),

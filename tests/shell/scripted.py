@@ -18,6 +18,7 @@ from fluence_async.transports._base import (
     BodyBroken,
     BodyTimeout,
     Request,
+    SendTimeout,
     TransportError,
 )
 
@@ -107,9 +108,10 @@ class ScriptedTransport:
         if answer.fails is not None:
             raise answer.fails
         request.on_sent()
-        if answer.wait:
+        with anyio.CancelScope(deadline=request.deadline):
             await anyio.sleep(answer.wait)
-        return ScriptedResponse(answer, self)
+            return ScriptedResponse(answer, self)
+        raise SendTimeout("no answer in time")
 
     async def aclose(self) -> None:
         for response in list(self.open):

@@ -412,6 +412,22 @@ async def test_a_cancelled_scope_around_a_contended_acquire_leaves_nothing() -> 
     assert limiter._line._homes == {}
 
 
+async def test_the_timer_of_who_left_does_not_ring() -> None:
+    limiter = virtual("1/minute")
+    rings: list[object] = []
+    limiter._line._ring = rings.append  # type: ignore[method-assign]
+    limiter.acquire_nowait().settle()
+    async with callers(limiter) as those:
+        await those.come("a", "b")
+        those.scopes["a"].cancel()
+        those.scopes["b"].cancel()
+        await anyio.sleep(2 * HOLD)
+        assert rings == []
+        await those.come("c")
+        await anyio.sleep(1)
+        assert those.names == ["c"]
+
+
 @pytest.mark.parametrize("seed", range(25))
 async def test_no_unit_and_no_waiter_is_lost_whatever_is_cancelled_when(seed: int) -> None:
     chance = random.Random(seed)

@@ -279,11 +279,11 @@ def test_all_waiters_of_a_closed_loop_go_at_once() -> None:
     others = [loop.create_task(limiter.acquire()) for _ in range(3)]
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
-    permit.release()
-    assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (1, 0, {})
+    permit.settle()  # there is a time for which to set the timer
+    assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (0, 0, {})
     with destroyed_pending_tasks_are_expected():
         del task, others
-    assert left(limiter) == 1
+    assert left(limiter) == 0
 
 
 def test_a_timer_that_cannot_be_set_because_the_loop_is_closed_loses_nobody_else() -> None:
@@ -344,6 +344,36 @@ def test_a_trio_run_that_crashes_with_waiters_leaves_nothing() -> None:
     assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (1, 0, {})
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_may_end_right_after_its_only_waiter_has_left(backend: str) -> None:
+    limiter = quick("1/hour")
+    limiter.acquire_nowait().settle()
+
+    async def main() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await limiter.acquire()
+
+    for _ in range(5):
+        run(backend, main)
+    assert (limiter.snapshot().waiting, limiter._line._homes) == (0, {})
+
+
+def test_a_timer_that_is_set_when_all_have_left_spawns_nothing_in_a_trio_run_that_may_end() -> None:
+    async def main() -> None:
+        rings: list[Any] = []
+        home = home_in(trio.lowlevel.current_trio_token(), rings.append)
+        home.set_timer(0)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert rings == []
+        home.waiting = 1
+        home.set_timer(0)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert rings == [home]
+
+    trio.run(main)
+
+
 def test_a_post_to_a_finished_trio_run_is_a_closed_loop() -> None:
     limiter = quick("1/hour")
     flying = limiter.acquire_nowait()
@@ -357,6 +387,40 @@ def test_a_post_to_a_finished_trio_run_is_a_closed_loop() -> None:
     limiter._line.queue.append(Waiter(Claim({"requests": 1}), 1, NEVER, home, limiter._line.store))
     flying.release()
     assert (left(limiter), limiter.snapshot().waiting, limiter._line._homes) == (1, 0, {})
+
+
+# ─── changes while the lock is held ───────────────────────────────────────────────────────
+
+
+def test_a_release_while_the_lock_is_held_is_done_by_who_comes_next() -> None:
+    limiter = quick("1/hour")
+    permit = limiter.acquire_nowait()
+    with limiter._line.lock:
+        permit.release()
+    limiter.acquire_nowait().settle()
+
+
+def test_changes_keep_their_order_whoever_holds_the_lock() -> None:
+    limiter = quick("1/hour")
+    permit = limiter.acquire_nowait()
+    permit.sent()
+    with limiter._line.lock:
+        permit.settle()
+    permit.release()  # must not be taken for a request without an answer
+    (window,) = limiter.snapshot().windows
+    assert window.next_free_s is not None
+    assert window.next_free_s <= 3600
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_release_while_the_lock_is_held_serves_who_waits(backend: str) -> None:
+    limiter = quick("1/hour")
+    permit = limiter.acquire_nowait()
+    loop = OtherLoop(backend, partial(calls, limiter, 1))
+    until_waiting(limiter, 1)
+    with limiter._line.lock:
+        permit.release()
+    loop.join()
 
 
 # ─── permits that nobody holds ────────────────────────────────────────────────────────────

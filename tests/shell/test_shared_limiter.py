@@ -1,4 +1,4 @@
-"""One limiter for each key and origin in this process, for as long as it has something to remember."""
+"""One limiter for each key and origin in a process, while it has something to remember."""
 
 from __future__ import annotations
 

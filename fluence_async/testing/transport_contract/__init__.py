@@ -39,6 +39,7 @@ REAL_TIME: frozenset[Check] = frozenset(
         closing.closing_a_transport_does_not_wait_for_a_stuck_server,
         connecting.a_name_that_does_not_resolve_is_a_failure_to_connect,
         heads.a_header_bomb_is_refused,
+        sending.cookies_are_not_kept,
         sending.big_and_empty_bodies_go_out_whole,
     }
 )

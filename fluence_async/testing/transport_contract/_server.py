@@ -7,6 +7,7 @@ is left". It runs in the client's own loop, so that virtual time rules both.
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import struct
@@ -87,10 +88,14 @@ class Peer:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self._stream.aclose()
 
-    async def gone(self) -> None:
-        """Wait until the client has closed the connection."""
-        while True:
-            await self._stream.receive()
+    async def gone(self) -> int:
+        """Wait until the client has closed the connection; how many bytes it sent until then."""
+        size = len(self._unread)
+        try:
+            while True:
+                size += len(await self._stream.receive())
+        except GONE:
+            return size
 
 
 Script: TypeAlias = Callable[[Peer], Awaitable[None]]
@@ -200,6 +205,7 @@ def post(
     *,
     headers: dict[str, str] | None = None,
     connect_timeout: float | None = None,
+    deadline: float = math.inf,
     on_sent: Callable[[], None] = lambda: None,
 ) -> Request:
     """A request."""
@@ -208,6 +214,7 @@ def post(
         headers=headers or {},
         body=body,
         connect_timeout=connect_timeout,
+        deadline=deadline,
         on_sent=on_sent,
     )
 

@@ -116,15 +116,18 @@ async def abort_closes_any_number_of_times(factory: Factory) -> None:
     """It is what a finalizer calls; a connection that was given back before stays alive."""
     script = saying(sized(100) + b"some")
     async with served(factory, script, max_connections=1) as (transport, server):
-        response = await transport.send(post(server.url))
-        expect(await response.receive(math.inf) == b"some", "what was sent")
-        response.abort()
-        response.abort()
-        await server.empty()
-        response.abort()
-        await response.aclose()
-        with raises(BodyBroken):
-            await response.receive(math.inf)
+        responses = []
+        for _ in range(2):  # the second needs the slot of the first
+            responses.append(await transport.send(post(server.url)))
+            expect(await responses[-1].receive(math.inf) == b"some", "what was sent")
+            responses[-1].abort()
+            responses[-1].abort()
+            await server.empty()
+        for response in responses:
+            response.abort()
+            await response.aclose()
+            with raises(BodyBroken):
+                await response.receive(math.inf)
     async with served(factory, echo) as (transport, server):
         responses = [await transport.send(post(server.url))]
         for _ in range(3):
@@ -143,7 +146,7 @@ async def abort_may_be_called_from_another_thread(factory: Factory) -> None:
         response = await transport.send(post(server.url))
         thread = threading.Timer(0.05, response.abort)
         thread.start()
-        with anyio.fail_after(5):
+        with anyio.fail_after(1):
             await server.empty()
         thread.join()
 

@@ -11,6 +11,7 @@ from ._expect import expect, raises
 from ._server import Factory, Peer, body_of, post, served
 
 __all__ = [
+    "a_body_that_swells_comes_whole",
     "a_gzip_bomb_comes_in_bounded_pieces",
     "content_encodings_are_decoded",
     "undecodable_bodies_are_told_from_broken_ones",
@@ -76,6 +77,29 @@ async def undecodable_bodies_are_told_from_broken_ones(factory: Factory) -> None
             await response.aclose()
             expect(error.value.undecodable is undecodable, f"{encoding}: {error.value}")
             expect(not undecodable or encoding in str(error.value), f"{error.value} names it")
+
+
+async def a_body_that_swells_comes_whole(factory: Factory) -> None:
+    """Also when a piece is full just as the compressed bytes are used up."""
+    bodies = [
+        (size, encoding, press(bytes(size)))
+        for size in (2**18 - 1, 2**18, 2**18 + 200, 2**19 + 227, 2**22)
+        for encoding, press in (
+            ("gzip", gzip.compress),
+            ("deflate", zlib.compress),
+            ("deflate", _raw_deflate),  # which ends without a sum, and so without a remainder
+        )
+    ]
+
+    async def script(peer: Peer) -> None:
+        for _, encoding, data in bodies:
+            await peer.request()
+            await peer.answer(data, f"Content-Encoding: {encoding}")
+
+    async with served(factory, script) as (transport, server):
+        for size, encoding, _ in bodies:
+            got = await body_of(await transport.send(post(server.url)))
+            expect(len(got) == size, f"{encoding}: {len(got)} bytes of {size}")
 
 
 async def a_gzip_bomb_comes_in_bounded_pieces(factory: Factory) -> None:

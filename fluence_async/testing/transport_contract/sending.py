@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from ...transports._base import Disconnected, Response, Transport
+import anyio
+
+from ...transports._base import Disconnected, Response, SendTimeout, Transport
 from ._expect import expect, raises
 from ._server import Factory, Peer, body_of, echo, post, served
 
 __all__ = [
     "a_control_character_in_a_header_is_refused_and_not_shown",
+    "a_late_answer_times_out_at_the_deadline",
     "a_reset_before_the_answer_is_a_disconnect",
     "an_end_before_the_answer_is_a_disconnect",
     "an_end_within_the_head_is_a_disconnect",
@@ -124,6 +127,36 @@ async def an_end_within_the_head_is_a_disconnect(factory: Factory) -> None:
         expect(not (await _disconnect(transport, server.url)).reused, "the connection was new")
 
 
+async def a_late_answer_times_out_at_the_deadline(factory: Factory) -> None:
+    """While connecting, while the head is awaited, while it trickles; also together with a
+    cancellation; with one slot, which is free again."""
+
+    async def stutter(peer: Peer) -> None:
+        await peer.request()
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n":
+            await peer.say(bytes([byte]))
+            await anyio.sleep(0.02)
+
+    sent: list[int] = []
+    async with served(factory, stutter, max_connections=1) as (transport, server):
+        for scheme in ("https:", "http:", "http:"):
+            deadline = transport.clock() + 0.1
+            with raises(SendTimeout) as error:
+                url = server.url.replace("http:", scheme)
+                await transport.send(post(url, deadline=deadline, on_sent=lambda: sent.append(1)))
+            late = transport.clock() - deadline
+            expect(-0.001 <= late < 5, f"{late} s after the deadline")
+            expect(server.authority in str(error.value), f"{error.value} names the server")
+            await server.empty()
+        deadline = transport.clock() + 0.1
+        with anyio.CancelScope(deadline=deadline) as scope:
+            with raises(SendTimeout):
+                await transport.send(post(server.url, deadline=deadline))
+            await anyio.sleep(1)
+        expect(scope.cancelled_caught, "the cancellation is not swallowed")
+    expect(len(sent) == 2, f"on_sent was called {len(sent)} times")
+
+
 async def redirects_are_not_followed(factory: Factory) -> None:
     """The key would go along."""
 
@@ -150,6 +183,7 @@ async def cookies_are_not_kept(factory: Factory) -> None:
             await peer.answer(b"", "Set-Cookie: a=b; Path=/")
 
     async with served(factory, bake) as (transport, server):
+        named = server.url.replace("127.0.0.1", "localhost")  # a number would get no cookie anyway
         for _ in range(2):
-            await body_of(await transport.send(post(server.url)))
+            await body_of(await transport.send(post(named)))
         expect("cookie" not in server.requests[1][0].lower(), "no cookie is sent back")
