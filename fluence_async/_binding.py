@@ -93,7 +93,7 @@ class Binding(Generic[T]):
 def _running_loop() -> Any:
     """The running loop's own object; the quick way first, as every call asks."""
     asyncio = sys.modules.get("asyncio")
-    loop = asyncio._get_running_loop() if asyncio is not None else None
+    loop = asyncio._get_running_loop() if asyncio is not None else None  # noqa: SLF001 - public
     return loop if loop is not None else current_token().native_token
 
 

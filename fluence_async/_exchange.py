@@ -18,7 +18,7 @@ import anyio
 
 from ._call import Call, read_error_body
 from ._sansio.clocks import Deadline, soonest
-from ._sansio.codec import decode_status
+from ._sansio.error_bodies import decode_status
 from ._sansio.rate_headers import rate_limit_of
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
@@ -33,6 +33,7 @@ from .errors import (
     TLSError,
 )
 from .meta import Attempt, Meta
+from .options import RetryPolicy
 from .transports._base import (
     ConnectFailed,
     ConnectTimeout,
@@ -221,9 +222,13 @@ class Exchange:
             )
         error = decode_status(status, body, key=self.key, retry_after=retry_after)
         if isinstance(error, RateLimitError) and self._limiter is not None:
-            if retry_after is not None and retry_after <= call.retry.max_retry_after_s:
-                self._limiter.pause(retry_after)
+            self._pause(self._limiter, retry_after, call.retry)
         return error
+
+    def _pause(self, limiter: Limiter, retry_after: float | None, policy: RetryPolicy) -> None:
+        """What the server asks of one call, it asks of all that share the limiter."""
+        if retry_after is not None and retry_after <= policy.max_retry_after_s:
+            limiter.pause(retry_after)
 
     def _public(self, call: Call, error: TransportError) -> FluenceError:
         """A transport's error in the words of the package."""

@@ -31,7 +31,7 @@ class Chat:
     """What can be done with a chat model: `completions`."""
 
     def __init__(self, session: FluenceSession) -> None:
-        self.completions = Completions(session)
+        self.completions: Completions = Completions(session)
 
     def __repr__(self) -> str:
         return "<Chat: completions>"
@@ -164,7 +164,7 @@ class _Begin:
         completion = decode_completion(body, key=exchange.key, keep_raw=call.keep_raw)
         meta = call.meta
         meta.total_s = exchange.clock() - call.started
-        completion.__dict__["meta"] = meta
+        vars(completion)["meta"] = meta
         exchange.telling.finished(call, completion)
         return completion
 

@@ -136,7 +136,7 @@ class FluenceSession:
         self._binding = Binding(
             transport or partial(open_transport, max_connections=max_connections), self._exchange
         )
-        self.chat = Chat(self)
+        self.chat: Chat = Chat(self)
         _configure_logging()
 
     @property

@@ -122,7 +122,7 @@ class ChatStream:
         return self._with_meta(self._fold.completion())
 
     def _with_meta(self, completion: ChatCompletion) -> ChatCompletion:
-        completion.__dict__["meta"] = self._call.meta
+        vars(completion)["meta"] = self._call.meta
         return completion
 
     # ─── reading ──────────────────────────────────────────────────────────────────────────

@@ -62,7 +62,7 @@ class KeepsRaw(_Wire, dict=True):
     def __reduce__(self) -> tuple[Any, ...]:
         reduced = super().__reduce__()
         assert isinstance(reduced, tuple)
-        return reduced[0], reduced[1], self.__dict__
+        return reduced[0], reduced[1], vars(self)
 
 
 # ─── messages ─────────────────────────────────────────────────────────────────────────────
@@ -279,13 +279,13 @@ class ChatCompletion(KeepsRaw, kw_only=True):
     @property
     def meta(self) -> Meta:
         """Request id, attempts, times: what is known of the call beside its answer."""
-        meta: Meta = self.__dict__.setdefault("meta", Meta())
+        meta: Meta = vars(self).setdefault("meta", Meta())
         return meta
 
     @property
     def raw(self) -> dict[str, Any] | None:
         """The answer as the server sent it, unknown fields too; None without `keep_raw=True`."""
-        return self.__dict__.get("raw")
+        return vars(self).get("raw")
 
 
 # ─── one chunk of a stream ────────────────────────────────────────────────────────────────

@@ -72,8 +72,8 @@ class Claim:
     __slots__ = ("costs", "state")
 
     def __init__(self, costs: Mapping[str, int]) -> None:
-        self.costs = costs
-        self.state = FRESH
+        self.costs: Mapping[str, int] = costs
+        self.state: int = FRESH
 
 
 class _Window:
@@ -172,10 +172,8 @@ class Bucket:
         self.tighten(limits, 0)
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
-        """Obey these limits too: of two for the same dimension and period, the smaller.
-
-        A new window begins with what the longest of its dimension remembers.
-        """
+        """Obey these limits too: of two for the same dimension and period, the smaller. A new
+        window begins with what the longest of its dimension remembers."""
         for rate in limits:
             alike = [each for each in self.windows if each.rate.dimension == rate.dimension]
             same = [each for each in alike if each.rate.period_s == rate.period_s]
@@ -252,14 +250,9 @@ class Bucket:
             claim.state = SENT
 
     def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
-        """The request had arrived by `ub`, so its units have a time of return.
-
-        Args:
-            claim: Held or sent; a done one stays as it is.
-            ub: The upper bound of its arrival, in ns.
-            costs: What it came to, where that was an estimate: what was too much is given back
-                at once, what was too little becomes a debt (`free` below zero).
-        """
+        """The request had arrived by `ub`, so its units have a time of return. `costs` is what it
+        came to, where that was an estimate: what was too much is given back at once, what was too
+        little becomes a debt (`free` below zero)."""
         if claim.state not in (HELD, SENT):
             return
         claim.state = DONE

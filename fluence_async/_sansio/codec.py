@@ -8,15 +8,12 @@ numbers. What is still no chunk is an error and never a guess.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from ..errors import (
-    APIStatusError,
     BadChunkError,
     FluenceError,
     ResponseError,
@@ -34,39 +31,20 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from .error_bodies import MAX_ERROR_TEXT, MAX_SNIPPET, error_of, reason, snippet, status_error
+from .lenient_json import HELD_TEXTS, convert_leniently, loads, with_whole_text
 from .secret import ApiKey
 from .sse import EventTooLarge, ServerSentEvent, SSEDecoder
-from .surrogates import TEXT_FIELDS, SurrogateJoiner, whole_text
+from .surrogates import SurrogateJoiner
 
-__all__ = ["ChunkDecoder", "decode_completion", "decode_status", "is_event_stream", "is_json"]
+__all__ = ["ChunkDecoder", "decode_completion", "is_event_stream", "is_json"]
 
 T = TypeVar("T")
 
 _END = b"data: [DONE]\n\n"
-MAX_SNIPPET = 200
-MAX_ERROR_TEXT = 2048
-
 _completion = msgspec.json.Decoder(ChatCompletion)
 _chunk = msgspec.json.Decoder(ChatCompletionChunk)
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-_STATUS_OF_CODE = {
-    "invalid_request": 400,
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "insufficient_quota": 429,
-    "server_error": 500,
-    "overloaded_error": 529,
-}
-_STATUS_KEYS = ("status", "status_code", "http_status_code")
-_HELD_TEXTS = frozenset({*TEXT_FIELDS, "arguments"})
-"""The texts of a chunk that may end in half a character, whose other half the next chunk has."""
-_FREE_FORM = frozenset({"logprobs", "annotations", "audio", "file"})
-"""What is kept as the server sends it: a null in it is an answer."""
 
 
 class _RawChunk(ChatCompletionChunk, KeepsRaw, gc=True):
@@ -116,91 +94,21 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
 
 def _lenient_completion(body: bytes, key: ApiKey, *, keep_raw: bool) -> ChatCompletion:
     try:
-        raw = _loads(body.decode("utf-8-sig", "replace"))
+        raw = loads(body.decode("utf-8-sig", "replace"))
         if raw.get("error"):
-            raise _status_error(_error_of(raw, key), _snippet(body, key, MAX_ERROR_TEXT))
+            raise status_error(error_of(raw, key), snippet(body, key, MAX_ERROR_TEXT))
         if not isinstance(raw.get("choices"), list):
             raise ValueError('it has no "choices"')
-        completion = _convert(_with_whole_text(raw), ChatCompletion)
+        completion = convert_leniently(with_whole_text(raw), ChatCompletion)
     except (ValueError, RecursionError) as error:
         raise ResponseError(
-            f"the server's answer is no completion ({_reason(error, key)}): "
-            f"{_snippet(body, key)!r}; is base_url that of a chat API?",
-            body=_snippet(body, key, MAX_ERROR_TEXT),
+            f"the server's answer is no completion ({reason(error, key)}): "
+            f"{snippet(body, key)!r}; is base_url that of a chat API?",
+            body=snippet(body, key, MAX_ERROR_TEXT),
         ) from None
     if keep_raw:
-        completion.__dict__["raw"] = raw
+        vars(completion)["raw"] = raw
     return completion
-
-
-# ─── errors ───────────────────────────────────────────────────────────────────────────────
-
-
-class _ApiError(msgspec.Struct):
-    """What an error object says, wherever servers put it."""
-
-    message: str = ""
-    code: str | None = None
-    param: str | None = None
-    status: int = 500
-    retry_after: float | None = None
-
-
-def decode_status(
-    status: int, body: bytes, *, key: ApiKey, retry_after: float | None = None
-) -> APIStatusError:
-    """The error that a response's status and (start of the) body amount to."""
-    try:
-        error = _error_of(_loads(body.decode("utf-8-sig", "replace")), key)
-    except (ValueError, RecursionError):
-        error = _ApiError()
-    error.status = status
-    error.retry_after = retry_after
-    return _status_error(error, _snippet(body, key, MAX_ERROR_TEXT))
-
-
-def _status_error(error: _ApiError, body: str) -> APIStatusError:
-    code = f" {error.code}" if error.code else ""
-    return APIStatusError.for_status(error.status, error.code)(
-        f"{error.status}{code}: {error.message or body[:MAX_SNIPPET] or 'no further word'}",
-        status_code=error.status,
-        code=error.code,
-        param=error.param,
-        body=body,
-        retry_after=error.retry_after,
-    )
-
-
-def _error_of(raw: dict[str, Any], key: ApiKey) -> _ApiError:
-    """Reads `{"error": {...}}`, `{"error": "text"}`, `{"message": ...}` and `{"detail": ...}`."""
-    error = raw.get("error") or raw
-    if not isinstance(error, dict):
-        error = {"message": error}
-    message = error.get("message") or error.get("detail") or ""
-    if not isinstance(message, str):
-        message = json.dumps(message)
-    code, kind, param = error.get("code"), error.get("type"), error.get("param")
-    statuses = [code, *map(error.get, _STATUS_KEYS)]
-    statuses += [_STATUS_OF_CODE.get(name) for name in (code, kind) if isinstance(name, str)]
-
-    def text(value: Any, size: int) -> str | None:
-        return whole_text(key.scrub(value))[:size] if isinstance(value, str) and value else None
-
-    return _ApiError(
-        message=text(message, MAX_ERROR_TEXT) or "",
-        code=text(code, MAX_SNIPPET) or text(kind, MAX_SNIPPET),
-        param=text(param, MAX_SNIPPET),
-        status=next((s for s in statuses if isinstance(s, int) and 400 <= s <= 599), 500),
-    )
-
-
-def _snippet(body: bytes, key: ApiKey, size: int = MAX_SNIPPET) -> str:
-    # Scrubbed before it is cut: half a key at the cut would not be found.
-    return key.scrub(body[: 64 * 1024].decode("utf-8", "replace"))[:size]
-
-
-def _reason(error: BaseException, key: ApiKey) -> str:
-    return "nested too deep" if isinstance(error, RecursionError) else key.scrub(str(error))[:200]
 
 
 # ─── streams ──────────────────────────────────────────────────────────────────────────────
@@ -305,30 +213,30 @@ class ChunkDecoder:
             except _MALFORMED:
                 pass
         try:
-            raw = _loads(text)
+            raw = loads(text)
             if raw.get("error"):
                 self._raise_error(raw)
             kind = _RawChunk if self._keep_raw else ChatCompletionChunk
-            chunk = _convert(_with_whole_text(raw, _HELD_TEXTS), kind)
+            chunk = convert_leniently(with_whole_text(raw, HELD_TEXTS), kind)
         except (ValueError, RecursionError) as error:
             raise BadChunkError(
-                f"an event of the stream is no chunk ({_reason(error, self._key)}): "
+                f"an event of the stream is no chunk ({reason(error, self._key)}): "
                 f"{self._key.scrub(text[: 64 * 1024])[:MAX_SNIPPET]!r}"
             ) from None
         self._surrogates.join(chunk)
         if self._keep_raw:
-            chunk.__dict__["raw"] = raw
+            vars(chunk)["raw"] = raw
         return chunk
 
     def _raise_error_event(self, data: str) -> NoReturn:
         try:
-            raw = _loads(data)
+            raw = loads(data)
         except (ValueError, RecursionError):
             raw = {"message": data}
         self._raise_error(raw)
 
     def _raise_error(self, raw: dict[str, Any]) -> NoReturn:
-        error = _error_of(raw, self._key)
+        error = error_of(raw, self._key)
         code = f" ({error.code})" if error.code else ""
         message = error.message or "no further word"
         raise StreamServerError(
@@ -343,55 +251,6 @@ class ChunkDecoder:
         return f"<ChunkDecoder {state}>"
 
 
-def _loads(text: str) -> dict[str, Any]:
-    value = json.loads(text, parse_float=_finite, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
-    return value
-
-
-def _finite(digits: str) -> float | None:
-    number = float(digits)
-    return number if math.isfinite(number) else None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _convert(raw: Mapping[str, Any], kind: type[T]) -> T:
-    fields = {name: value for name, value in raw.items() if name != "error"}
-    return msgspec.convert(_without_nulls(fields), kind, strict=False)
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: item if name in _FREE_FORM else _without_nulls(item)
-            for name, item in value.items()
-            if item is not None
-        }
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value if item is not None]
-    return value
-
-
-def _with_whole_text(value: Any, held: frozenset[str] = frozenset()) -> Any:
-    """`value` without lone surrogates, but for the texts `held` back to be joined."""
-    if isinstance(value, str):
-        return value if value.isascii() else whole_text(value)
-    if isinstance(value, dict):
-        return {
-            _with_whole_text(name): item
-            if name in held and isinstance(item, str)
-            else _with_whole_text(item, held)
-            for name, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_with_whole_text(item, held) for item in value]
-    return value
-
-
 def _as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:
     chunk = _RawChunk(
         id=completion.id,
@@ -402,7 +261,7 @@ def _as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:
         system_fingerprint=completion.system_fingerprint,
         service_tier=completion.service_tier,
     )
-    chunk.__dict__.update(completion.__dict__)
+    vars(chunk).update(vars(completion))
     return chunk
 
 

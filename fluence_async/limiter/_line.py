@@ -47,14 +47,14 @@ class Line:
     """
 
     def __init__(self, store: Store, clock: Callable[[], int]) -> None:
-        self.store = store
+        self.store: Store = store
         self.clock = clock
         self._begin()
         _lines.add(self)
 
     def _begin(self) -> None:
-        self.lock = threading.Lock()
-        self.queue = WaitQueue()
+        self.lock: threading.Lock = threading.Lock()
+        self.queue: WaitQueue = WaitQueue()
         self._homes: dict[Any, Home] = {}
         self._later: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
 

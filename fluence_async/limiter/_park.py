@@ -71,10 +71,10 @@ class Home(ABC):
     __slots__ = ("armed", "loop", "ring", "waiting")
 
     def __init__(self, loop: Any, ring: Callable[[Home], None]) -> None:
-        self.loop = loop
-        self.ring = ring
-        self.waiting = 0
-        self.armed = NEVER
+        self.loop: Any = loop
+        self.ring: Callable[[Home], None] = ring
+        self.waiting: int = 0
+        self.armed: int = NEVER
 
     @abstractmethod
     def time(self) -> float:

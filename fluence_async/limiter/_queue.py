@@ -25,13 +25,13 @@ class Waiter:
     __slots__ = ("claim", "deadline", "home", "known_at", "rank", "store", "ticket")
 
     def __init__(self, claim: Claim, rank: int, deadline: int, home: Home, store: Store) -> None:
-        self.claim = claim
-        self.store = store
-        self.rank = rank
-        self.deadline = deadline
-        self.home = home
+        self.claim: Claim = claim
+        self.store: Store = store
+        self.rank: int = rank
+        self.deadline: int = deadline
+        self.home: Home = home
         self.ticket: Any = home.ticket()
-        self.known_at = NEVER
+        self.known_at: int = NEVER
         """If it is sent away: when a unit would have been free, as far as that was known."""
 
     def __lt__(self, other: Waiter) -> bool:
@@ -57,7 +57,7 @@ class WaitQueue:
     def __init__(self) -> None:
         # linked and hashed: a deque cannot lose its middle, a dict is slow at losing its head
         self._ranks: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in range(4)]
-        self.size = 0
+        self.size: int = 0
         self._deadlines: list[Waiter] = []  # a heap, in which who left may linger a while
 
     def __iter__(self) -> Iterator[Waiter]:

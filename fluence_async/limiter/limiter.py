@@ -53,7 +53,7 @@ class Permit(Claim):
     def __init__(self, line: Line, costs: Mapping[str, int]) -> None:
         self.costs = costs
         self.state = FRESH
-        self.waited_s = 0.0
+        self.waited_s: float = 0.0
         self._line = line
         self._store = line.store  # after a fork the line has another
 

@@ -106,7 +106,7 @@ class App:
         self._kept = Idempotency[tuple[Turn, ReplyLike]](
             clock, lambda result: answer_in(result[1]) is not None
         )
-        self.answering = 0
+        self.answering: int = 0
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Never raises anything but a cancellation."""

@@ -130,14 +130,14 @@ class Stream(Step):
         version: str = "1.1",
         end: bool | None = None,
     ) -> None:
-        self.steps = list(steps)
+        self.steps: list[ReplyLike] = list(steps)
         if end is None:
             end = not any(isinstance(step, Finish | Done | End | Status) for step in steps)
         if end:
             called = any(isinstance(step, Call) for step in steps)
             self.steps.append(End("tool_calls" if called else "stop"))
         self.status = status
-        self.headers = {**STREAM_HEADERS, **(headers or {})}
+        self.headers: dict[str, str] = {**STREAM_HEADERS, **(headers or {})}
         self.length = length
         self.version = version
 

@@ -73,7 +73,7 @@ class LocalServer:
         self._clock = clock
         self._hosts = [host, *hosts]
         self._watch = watch
-        self.api_key = self._keys[0]
+        self.api_key: str = self._keys[0]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self, 'base_url', 'not started')!r})"

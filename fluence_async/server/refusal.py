@@ -46,5 +46,5 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.headers = dict(headers or {})
-        self.body = envelope(status, message, code=code, param=param)
+        self.headers: dict[str, str] = dict(headers or {})
+        self.body: dict[str, Any] = envelope(status, message, code=code, param=param)

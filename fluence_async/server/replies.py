@@ -77,7 +77,7 @@ class Call(Step):
         index: int = 0,
     ) -> None:
         self.name = name
-        self.arguments = (
+        self.arguments: str = (
             arguments
             if isinstance(arguments, str)
             else msgspec.json.encode(arguments or {}).decode()
@@ -122,9 +122,9 @@ class Answer(Step):
         finish_reason: str | None = None,
         usage: Mapping[str, Any] | None = None,
     ) -> None:
-        self.texts = [part for part in parts if isinstance(part, str)]
-        self.calls = [part for part in parts if isinstance(part, Call)]
-        self.finish_reason = finish_reason or ("tool_calls" if self.calls else "stop")
+        self.texts: list[str] = [part for part in parts if isinstance(part, str)]
+        self.calls: list[Call] = [part for part in parts if isinstance(part, Call)]
+        self.finish_reason: str = finish_reason or ("tool_calls" if self.calls else "stop")
         self.usage = usage
 
     @property
@@ -185,8 +185,8 @@ class Reply(Step):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
-        self.headers = dict(headers or {})
-        self.body = body
+        self.headers: dict[str, str] = dict(headers or {})
+        self.body: bytes = body
         if json is not None:
             self.body = msgspec.json.encode(json)
             self.headers.setdefault("content-type", "application/json")
@@ -222,10 +222,12 @@ class Status(Step):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
         if retry_after is not None:
             self.headers["retry-after"] = str(retry_after)
-        self.body = envelope(status, message or f"scripted {status}", code=code, param=param)
+        self.body: dict[str, Any] = envelope(
+            status, message or f"scripted {status}", code=code, param=param
+        )
 
     async def play(self, wire: Wire) -> None:
         """Send it."""

@@ -39,8 +39,8 @@ class Turn:
     def __init__(self, chat: ChatRequest, headers: Mapping[str, str]) -> None:
         self.chat = chat
         self.headers = headers
-        self.id = f"chatcmpl-{secrets.token_hex(12)}"
-        self.created = int(time.time())
+        self.id: str = f"chatcmpl-{secrets.token_hex(12)}"
+        self.created: int = int(time.time())
 
     def __repr__(self) -> str:
         return f"Turn({self.id}, {self.chat.text!r})"

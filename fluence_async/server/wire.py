@@ -46,14 +46,14 @@ class Wire:
     turn: Turn
 
     def __init__(self, request: web.BaseRequest, pace: float = 0.0) -> None:
-        self.headers = {
+        self.headers: dict[str, str] = {
             "x-request-id": f"req_{secrets.token_hex(12)}",
             "date": formatdate(usegmt=True),
         }
         self.pace = pace
         self.framing: Literal["chunked", "length", "close"] | None = None
         self.trickle: tuple[int, float] | None = None
-        self.began = False
+        self.began: bool = False
         self._request = request
         self._keep_alive = bool(request.keep_alive)
         self._sends = 0

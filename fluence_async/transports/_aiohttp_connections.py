@@ -116,8 +116,8 @@ class Connector(aiohttp.TCPConnector):
         else:
             connection = await self._connect_in_turn(self._slots, req, traces, timeout)
         body = req.body
-        if isinstance(body, Outgoing):  # and not a proxy's CONNECT
-            body.line = self._line_of(connection)
+        assert isinstance(body, Outgoing)
+        body.line = self._line_of(connection)
         return connection
 
     async def _connect_in_turn(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ._base import ConnectFailed, TLSFailed
 
-__all__ = ["authority", "brief", "connecting_failed", "without_frames"]
+__all__ = ["authority", "brief", "connecting_failed"]
 
 _CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 """A handshake that merely ended is the network's failure, and may be tried again."""
@@ -61,14 +61,6 @@ def brief(error: BaseException) -> str:
     if not isinstance(text, str):
         return type(error).__name__
     return _QUOTE.split(text, 1)[0].strip()[:100] or type(error).__name__
-
-
-def without_frames(error: BaseException) -> BaseException:
-    """`error` and all that it came from, without their tracebacks: their frames belong to an HTTP
-    library and hold the raw headers, which a traceback with local variables would print."""
-    for cause in _causes(error):
-        cause.__traceback__ = None
-    return error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 import httpcore2
@@ -31,7 +31,7 @@ from ._base import (
     SendTimeout,
     TransportError,
 )
-from ._failures import authority, brief, connecting_failed, without_frames
+from ._failures import authority, brief, connecting_failed
 from ._head import read_head, write_head
 from ._inflate import decoded
 from ._lifetime import KEEPALIVE_S, before_the_loop_ends, dismiss
@@ -147,14 +147,16 @@ class HttpcoreTransport:
         dismiss(self._guard)
 
 
-class _Network(httpcore2.TrioBackend):
-    """Knows every socket."""
+class _Network(httpcore2.AsyncNetworkBackend):
+    """trio's network, with every socket known."""
 
     def __init__(self) -> None:
         self.sockets: WeakSet[trio.socket.SocketType] = WeakSet()
+        # A cast, because to a type checker the class is what it is without trio.
+        self._trio = cast("httpcore2.AsyncNetworkBackend", httpcore2.TrioBackend())
 
     async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
-        stream = await super().connect_tcp(*args, **kwargs)
+        stream = await self._trio.connect_tcp(*args, **kwargs)
         self.sockets.add(stream.get_extra_info("socket"))
         return stream
 
@@ -230,7 +232,7 @@ class _Response:
         except _FAILURES as error:
             raise BodyBroken(
                 f"the body from {authority(self._url)} broke off: {brief(error)}"
-            ) from without_frames(error)
+            ) from error
         finally:
             self._reading = False
             if not data:
@@ -289,7 +291,7 @@ def _sending_failed(
             f"{where} closed the connection before it answered: {brief(error)}",
             reused=progress.reused,
         )
-    failure.__cause__ = without_frames(error)
+    failure.__cause__ = error
     return failure
 
 

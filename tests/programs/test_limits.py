@@ -1,4 +1,4 @@
-"""The documented limits hold through the real stack, at full speed, against the server's own count."""
+"""The documented limits hold through the real stack, at full speed, as the server counts them."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from fluence_async import errors
 from fluence_async._sansio.codec import (
     ChunkDecoder,
     decode_completion,
-    decode_status,
     is_event_stream,
     is_json,
 )
+from fluence_async._sansio.error_bodies import decode_status
 from fluence_async._sansio.fold import Fold
 from fluence_async._sansio.retry import is_retryable
 from fluence_async._sansio.secret import ApiKey

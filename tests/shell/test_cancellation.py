@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from fluence_async import FluenceSession, Limiter, RetryPolicy
-from fluence_async.testing import Done, FluenceServer, Finish, Pause, Status, Stream
+from fluence_async.testing import Done, Finish, FluenceServer, Pause, Status, Stream
 
 pytestmark = pytest.mark.anyio
 

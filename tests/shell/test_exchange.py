@@ -214,9 +214,7 @@ async def test_a_server_that_never_answers_ends_of_its_clock(
     timeout: Timeout, clock: str, seconds: float
 ) -> None:
     started = anyio.current_time()
-    error, transport = await refused(
-        APITimeoutError, answer(wait=math.inf), timeout=timeout, max_retries=0
-    )
+    error, _ = await refused(APITimeoutError, answer(wait=math.inf), timeout=timeout, max_retries=0)
     assert error.clock == clock
     assert f"{seconds} s" in str(error)
     assert anyio.current_time() - started == pytest.approx(seconds)
@@ -224,7 +222,7 @@ async def test_a_server_that_never_answers_ends_of_its_clock(
 
 async def test_the_total_clock_covers_all_attempts() -> None:
     started = anyio.current_time()
-    error, transport = await refused(
+    _, transport = await refused(
         APITimeoutError,
         answer(wait=math.inf),
         timeout=Timeout(total=20, first_byte=8),

@@ -117,7 +117,7 @@ def test_the_log_level_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
     session()
     assert logger.level == logging.DEBUG
     monkeypatch.setenv("FLUENCE_LOG", "loud")
-    with pytest.raises(ValueError, match="'loud'.*debug"):
+    with pytest.raises(ValueError, match=r"'loud'.*debug"):
         session()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fluence_async import RateLimit
 from fluence_async.limiter import Limiter, limiter_name, memory, shared_limiter
-from tests.shell.test_limiter_loops import in_a_fork
+from tests.shell.limiting import in_a_fork
 
 
 @pytest.fixture(autouse=True)
