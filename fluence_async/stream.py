@@ -255,11 +255,11 @@ class ChatStream:
     # ─── ending ───────────────────────────────────────────────────────────────────────────
 
     async def _end_of_body(self) -> None:
-        if self._decoder.mid_event:
+        if not self._decoder.end():
             self._fail(StreamInterruptedError("the stream ended in the middle of an event"))
-        if not self._fold.chunks:
+        if not self._fold.chunks and not self._decoder.done:
             self._fail(StreamInterruptedError("the stream was empty"))
-        if not self._fold.finished:
+        if not self._fold.finished and not self._decoder.done:
             self._fail(
                 StreamInterruptedError(
                     "the stream ended before its end was seen: no finish reason and no [DONE]"

@@ -134,11 +134,6 @@ class ChunkDecoder:
         self.done = False
         self.error: FluenceError | None = None
 
-    @property
-    def mid_event(self) -> bool:
-        """An event is unfinished: an end of the bytes now would cut it."""
-        return self._sse.mid_event
-
     def feed(self, data: bytes) -> list[ChatCompletionChunk]:
         """The chunks that `data` completes, in order."""
         # The last bytes of nearly every stream: a run of chunks, which is read as one batch once
@@ -161,6 +156,13 @@ class ChunkDecoder:
         except EventTooLarge as error:
             self.error = BadChunkError(str(error))
             return []
+
+    def end(self) -> bool:
+        """The bytes have ended: whether between events, and not in the middle of one. An end
+        marker that lacks nothing but its blank line has been seen."""
+        if not self._sse.mid_event:
+            return True
+        return not self._feed(b"\n\n") and self.done
 
     def whole(self, body: bytes) -> list[ChatCompletionChunk]:
         """The chunks that a JSON body (in place of the stream that was asked for) amounts to."""

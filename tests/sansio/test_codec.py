@@ -553,7 +553,7 @@ def test_a_stream_of_chunks() -> None:
     )
     assert "".join(chunk.text for chunk in chunks) == "Hello"
     assert chunks[-1].usage == Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
-    assert (decoder.done, decoder.error, decoder.mid_event) == (True, None, False)
+    assert (decoder.done, decoder.error, decoder.end()) == (True, None, True)
 
 
 AZURE_FIRST = {
@@ -716,15 +716,30 @@ def test_nothing_follows_the_end_marker() -> None:
         assert (decoder.done, decoder.error) == (True, None)
 
 
-def test_an_end_in_the_middle_of_an_event_can_be_told() -> None:
+@pytest.mark.parametrize(
+    ("data", "between", "done"),
+    [
+        (b"", True, False),
+        (b'data: {"choices":[]}\n\n', True, False),
+        (b'data: {"choices":[]}\n\n: ping\n', True, False),
+        (b"data: [DONE]\n\n", True, True),
+        (b"data: [DONE]\n", True, True),
+        (b"data: [DONE]", True, True),
+        (b"data: [DONE", False, False),
+        (b"data: [DON", False, False),
+        (b'data: {"choices":[]}\n', False, False),
+        (b'data: {"choi', False, False),
+        (b"da", False, False),
+        (b"id: 7\n", False, False),
+    ],
+)
+def test_an_end_in_the_middle_of_an_event_can_be_told(
+    data: bytes, *, between: bool, done: bool
+) -> None:
     decoder = ChunkDecoder(key=KEY)
-    assert not decoder.mid_event
-    decoder.feed(b'data: {"choi')
-    assert decoder.mid_event
-    decoder.feed(b'ces":[]}\n')
-    assert decoder.mid_event
-    decoder.feed(b"\n")
-    assert not decoder.mid_event
+    decoder.feed(data)
+    assert decoder.end() is between
+    assert decoder.done is done
 
 
 def test_it_says_how_far_it_is() -> None:
