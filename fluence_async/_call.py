@@ -5,6 +5,7 @@ Law: a body is bounded in bytes and in time, whatever the server says of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -30,6 +31,7 @@ class Call(msgspec.Struct, kw_only=True):
         lane: 0 for interactive, 1 for batch.
         started: When it began, on the loop's clock.
         front: It waits at the head of its lane, because it has waited before.
+        total: When it must have ended.
     """
 
     url: str
@@ -46,11 +48,10 @@ class Call(msgspec.Struct, kw_only=True):
     started: float
     meta: Meta
     front: bool = False
+    total: Deadline = Deadline(math.inf, "total")
 
-    @property
-    def total(self) -> Deadline:
-        """When it must have ended."""
-        return Deadline.after(self.started, self.timeout.total, "total")
+    def __post_init__(self) -> None:
+        self.total = Deadline.after(self.started, self.timeout.total, "total")
 
     def timed_out(self, clock: Clock, doing: str) -> APITimeoutError:
         """The error of a clock that ran out while `doing`."""

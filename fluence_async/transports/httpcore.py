@@ -141,9 +141,9 @@ class HttpcoreTransport:
     def abandon(self) -> None:
         """Drop every connection without the loop; see `Transport.abandon`."""
         self._closed = True
-        self._pools.clear()
         for opened in self._network.sockets:
             _close_here(opened)
+        self._pools.clear()
         dismiss(self._guard)
 
 

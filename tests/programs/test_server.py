@@ -26,6 +26,7 @@ from fluence_async.testing import (
     Lost,
     Pause,
     Refusal,
+    Repeat,
     Reset,
     Stall,
     Status,
@@ -488,12 +489,16 @@ class Slow:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.ended = 0
         self.go = False
 
     async def respond(self, turn: Turn) -> Answer:
         self.asked += 1
-        while not self.go:
-            await asyncio.sleep(0.001)
+        try:
+            while not self.go:
+                await asyncio.sleep(0.001)
+        finally:
+            self.ended += 1
         return Answer("done")
 
 
@@ -515,11 +520,13 @@ async def test_a_second_request_waits_for_the_first_even_if_its_client_has_gone(
         assert (slow.asked, server.executions) == (1, 1)
 
 
-async def test_a_server_is_closed_while_an_execution_hangs() -> None:
-    async with FluenceServer(responder=Slow()) as server, await connect(server) as stream:
+async def test_an_execution_that_hangs_ends_with_the_server() -> None:
+    slow = Slow()
+    async with FluenceServer(responder=slow) as server, await connect(server) as stream:
         await stream.send(request(server, **KEYED))
-        while not server.answering:
+        while not slow.asked:
             await anyio.sleep(0.001)
+    assert slow.ended == 1
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -576,6 +583,20 @@ async def test_closing_waits_for_nobody() -> None:
     for stream in streams:
         await read_all(stream)
         await stream.aclose()
+
+
+async def test_closing_does_not_wait_for_a_client_that_does_not_read() -> None:
+    async with FluenceServer() as server:
+        server.script(Stream(Repeat(b"x" * 65536)))
+        stream = await connect(server)
+        await stream.send(request(server))
+        with anyio.fail_after(5):
+            while not server.answering:
+                await anyio.sleep(0.001)
+        await anyio.sleep(0.01)  # enough to fill every buffer on the way
+        before = time.monotonic()
+    assert time.monotonic() - before < 2
+    await stream.aclose()
 
 
 def test_closing_leaves_no_connection_half_accepted() -> None:

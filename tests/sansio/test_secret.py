@@ -69,6 +69,10 @@ def test_no_repr_that_holds_the_header_shows_it(show: Callable[[Any], str]) -> N
     assert "SENTINEL" not in show(KEY.reveal())
 
 
+def test_a_key_says_what_it_is() -> None:
+    assert repr(KEY) == str(KEY) == "ApiKey('***')"
+
+
 def test_the_header_goes_out_as_it_is() -> None:
     assert KEY.authorization == f"Bearer {SENTINEL}"
     assert KEY.authorization.encode() == f"Bearer {SENTINEL}".encode()
@@ -247,6 +251,14 @@ def test_the_first_eight_characters_of_a_short_key_say_too_little_to_be_scrubbed
 def test_a_key_of_three_characters_is_no_secret() -> None:
     assert ApiKey("abc").scrub("abc abc") == "abc abc"
     assert ApiKey("abcd").scrub("abcd abc") == "*** abc"
+
+
+@pytest.mark.parametrize("value", [SENTINEL, AWKWARD, SENTINEL[:16]])
+@pytest.mark.parametrize("rest", ["", "…", "...", "****", "xxx", '"', " and so on"])
+def test_eight_first_characters_or_more_are_scrubbed_however_many(value: str, rest: str) -> None:
+    key = ApiKey(value)
+    for length in range(8, len(value) + 1):
+        assert key.scrub(f"key {value[:length]}{rest}") == f"key ***{rest.strip('.*x')}"
 
 
 def test_all_occurrences_are_scrubbed() -> None:
