@@ -13,7 +13,7 @@ from .. import ChatCompletion, FluenceError, StreamError
 from ..types import MessageLike
 from .asking import Settings, ask, open_session
 from .render import view_of
-from .terminal import note, summary
+from .terminal import note, quiet, summary
 
 __all__ = ["answer_as_json", "answer_as_text", "opening", "question"]
 
@@ -43,7 +43,7 @@ async def answer_as_text(asked: str, settings: Settings) -> None:
     """
     messages = [*opening(settings), {"role": "user", "content": asked}]
     async with open_session(settings.base_url) as fluence:
-        with view_of(sys.stdout) as view:
+        with quiet(), view_of(sys.stdout) as view:
             completion = await ask(fluence, messages, settings, view.show)
     if not completion.text:
         note(f"an answer without text (finish_reason: {completion.finish_reason})")

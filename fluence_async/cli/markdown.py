@@ -61,10 +61,11 @@ _PARSER = (
 
 
 def render(block: Block, console: Console) -> list[str]:
-    """The lines that show `block`, coloured as `console` can, none wider than it is."""
+    """The lines that show `block`, coloured as `console` can, all narrower than it is."""
+    width = max(console.width - 1, 1)  # in the last column a terminal erases what it has just got
     if block.language is not None:
-        return _lines(_code(block), console, console.width)
-    lines = _lines(_Prose(block.source), console, min(console.width, _WIDTH))
+        return _lines(_code(block), console, width)
+    lines = _lines(_Prose(block.source), console, min(width, _WIDTH))
     while lines and _BLANK.fullmatch(lines[0]):  # rich begins a list, a quote, a table with one
         del lines[0]
     while lines and _BLANK.fullmatch(lines[-1]):

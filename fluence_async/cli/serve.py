@@ -22,7 +22,8 @@ It speaks the API and is no language model: its answers are computed from the qu
     -H "Content-Type: application/json" \\
     -d '{{"model": "fluence-chat", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
-  openai.OpenAI(base_url="{url}", api_key="{key}")
+  openai.OpenAI(base_url="{url}",
+                api_key="{key}")
 
 Limits: {limits}. Ctrl-C stops it."""
 

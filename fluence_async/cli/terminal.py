@@ -82,13 +82,16 @@ def _times(meta: Meta) -> list[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, what is typed is kept for the next question and not echoed into the answer."""
-    if sys.platform == "win32" or not sys.stdin.isatty():
+    """Within it, what is typed is kept for who reads next, and not echoed into the drawing."""
+    if sys.platform == "win32" or not draws(sys.stdout):
         yield
         return
     import termios
 
-    terminal = sys.stdin.fileno()
+    terminal = sys.stdout.fileno()
+    if os.tcgetpgrp(terminal) != os.getpgrp():
+        yield  # in the background: who changes the terminal from there is stopped
+        return
     before, silent = termios.tcgetattr(terminal), termios.tcgetattr(terminal)
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(terminal, termios.TCSANOW, silent)

@@ -45,8 +45,6 @@ _MAX_FIELD = 32 * 1024
 _MAX_FIELDS = 128
 _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """What aiohttp would add by itself."""
-_orphans: list[Connector] = []
-"""Inherited by a fork, and kept from finalizers that would touch the parent's loop."""
 
 
 class AiohttpTransport:
@@ -151,8 +149,6 @@ class AiohttpTransport:
         if self._loop.is_closed():
             with suppress(StopIteration):  # it does not wait: without a loop there is nothing to
                 self._connector.close().send(None)
-        else:
-            _orphans.append(self._connector)
 
     def _close_when_running(self) -> None:
         self._closing = self._loop.create_task(self.aclose())

@@ -1,10 +1,9 @@
 """The transport on trio: a `Request` goes out through httpcore2, its bytes come back.
 
-Law: the one iterator of a response is owned here, stepped by `receive` only, and closed with the
-response, so that no async generator is left to the collector. A response that failed, timed out
-or was cancelled is closed at once. Connecting has one deadline, from the moment a connection is
-begun (not: waited for) until the request's head is written; httpcore2's own timeouts are not
-used, because each stage would have the whole of it.
+Law: the one iterator of a response is owned here, stepped by `receive` only, and closed with it:
+no async generator is left to the collector. A response that failed, timed out or was cancelled
+is closed at once. Connecting has one deadline, from the moment a connection is begun (not: waited
+for) until the request's head is written; of httpcore2's own timeouts each stage would have it all.
 """
 
 from __future__ import annotations
@@ -152,7 +151,7 @@ class _Network(httpcore2.AsyncNetworkBackend):
 
     def __init__(self) -> None:
         self.sockets: WeakSet[trio.socket.SocketType] = WeakSet()
-        # A cast, because to a type checker the class is what it is without trio.
+        # To a type checker the class is what it is without trio.
         self._trio = cast("httpcore2.AsyncNetworkBackend", httpcore2.TrioBackend())
 
     async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:

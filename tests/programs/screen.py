@@ -52,6 +52,7 @@ class Screen:
 
     def control(self, letter: str, argument: str) -> None:
         assert argument.isdigit() if letter == "A" else argument in {"", "7"} or letter == "m"
+        self.column = min(self.column, self.width - 1)  # as real ones do: the last column is lost
         if letter == "A":
             self.row -= int(argument)
             assert self.row >= max(0, len(self.lines) - self.height), "above the window's top"

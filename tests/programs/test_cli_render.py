@@ -199,9 +199,9 @@ def test_all_of_the_text_is_shown(source: str, shown: str) -> None:
 
 
 def test_code_can_be_copied_as_it_is() -> None:
-    lines = lines_of("```python\nif x:\n\n    y = '" + "z" * 70 + "'\n```")
+    lines = lines_of("```python\nif x:\n\n    y = '" + "z" * 69 + "'\n```")
     assert lines[0].startswith("── python ──")
-    assert lines[1:-1] == ["if x:", "", "    y = '" + "z" * 70 + "'"]
+    assert lines[1:-1] == ["if x:", "", "    y = '" + "z" * 69 + "'"]
 
 
 @pytest.mark.parametrize("text", [DOCUMENT, "> " * 30 + "x", "|a|b|\n|-|-|\n|1|2|3|"])
@@ -220,6 +220,7 @@ TALL = {
     "item": "- item\n" + "".join(f"  - nested {i}\n" for i in range(60)),
     "table": "| n |\n|---|\n" + "".join(f"| {i} |\n" for i in range(60)),
     "line": "word " * 400,
+    "widest": f"{'x' * 80} {'y' * 79} {'z' * 81}\n\n```\n{'x' * 80}\n{'y' * 79}\n```",
     "document": DOCUMENT,
 }
 

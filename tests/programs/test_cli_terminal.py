@@ -76,6 +76,7 @@ def test_ctrl_c_ends_a_question_and_leaves_what_had_come(server: FluenceServer) 
     server.script(Stream("so far", Stall()))
     with Terminal(["chat", "hi"], environment(server)) as terminal:
         terminal.expect("so far")
+        assert not terminal.echoes
         terminal.type("\x03")
         assert terminal.wait() == 130
         terminal.assert_as_found()

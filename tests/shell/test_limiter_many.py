@@ -15,8 +15,11 @@ from tests.shell.limiting import (
 # ─── many ─────────────────────────────────────────────────────────────────────────────────
 
 MANY = """
-import gc, sys, tracemalloc
-import anyio, anyio.lowlevel
+import asyncio, gc, sys, tracemalloc
+from contextlib import asynccontextmanager
+from functools import partial
+import anyio, trio
+from anyio.lowlevel import checkpoint
 from fluence_async.limiter import Limiter
 
 backend, how_many, how_many_weighed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -24,13 +27,23 @@ limiter = Limiter("1/minute")
 arrived, served = [], []
 
 
-async def come(group, count, function):
-    for place in range(count):
-        group.start_soon(function, place)
-        if place % 100 == 0:
-            await anyio.lowlevel.checkpoint()
-    for _ in range(5):
-        await anyio.lowlevel.checkpoint()
+@asynccontextmanager
+async def crowd(count, function):
+    "That many tasks, which have all come when this is entered; yields what cancels them."
+    if backend == "asyncio":
+        tasks = [asyncio.create_task(function(place)) for place in range(count)]
+        await asyncio.sleep(0.01)
+        yield lambda: [task.cancel() for task in tasks]
+        await asyncio.wait(tasks)
+        return
+    async with trio.open_nursery() as nursery:
+        for place in range(count):
+            nursery.start_soon(function, place)
+            if place % 100 == 0:
+                await checkpoint()
+        for _ in range(5):
+            await checkpoint()
+        yield nursery.cancel_scope.cancel
 
 
 async def call(place, deadline=None):
@@ -40,25 +53,13 @@ async def call(place, deadline=None):
     permit.release()
 
 
-async def call_until(place):
-    await call(place, deadline=1e12)
-
-
-async def park_only(place):
-    if backend == "asyncio":
-        await asyncio_future
-    else:
-        await wait_task_rescheduled(lambda _: Abort.SUCCEEDED)
-
-
 async def bytes_each(function):
     gc.collect()
     tracemalloc.start()
-    async with anyio.create_task_group() as group:
-        await come(group, how_many_weighed, function)
+    async with crowd(how_many_weighed, function) as cancel:
         gc.collect()
         held = tracemalloc.get_traced_memory()[0] / how_many_weighed
-        group.cancel_scope.cancel()
+        cancel()
     tracemalloc.stop()
     return held
 
@@ -69,27 +70,28 @@ def is_empty():
 
 
 async def main():
-    global asyncio_future, wait_task_rescheduled, Abort
-    if backend == "asyncio":
-        import asyncio
-        asyncio_future = asyncio.get_running_loop().create_future()
-    else:
-        from trio.lowlevel import Abort, wait_task_rescheduled
     first = limiter.acquire_nowait()
-    async with anyio.create_task_group() as group:
-        await come(group, how_many, call)
+    async with crowd(how_many, call):
         assert limiter.snapshot().waiting == how_many
         first.release()
     assert served == arrived and len(served) == how_many, "out of order"
     assert is_empty()
 
+    if backend == "asyncio":
+        shared = asyncio.get_running_loop().create_future()
+        async def park_only(place):
+            await shared
+    else:
+        async def park_only(place):
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+
     first = limiter.acquire_nowait()
     bare = await bytes_each(park_only)
-    for function in (call, call_until):
-        held = await bytes_each(function) - bare
-        assert held < 1300, f"{held} bytes a waiter"
+    for deadline in (None, 1e12):
+        held = await bytes_each(partial(call, deadline=deadline)) - bare
+        assert held < 1100, f"{held} bytes a waiter"
         assert is_empty(), "something is left of those who were cancelled"
-        print(backend, function.__name__, round(held), "bytes")
+        print(f"{backend}, deadline {deadline}: {held:.0f} bytes")
     first.release()
     assert repr(limiter) == "<Limiter 1/minute: 1 left; 0 waiting>"
 

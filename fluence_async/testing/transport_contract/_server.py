@@ -55,21 +55,22 @@ class Peer:
     def __init__(self, stream: ByteStream, server: ScriptedServer) -> None:
         self.server = server
         self._stream = stream
-        self._unread = b""
+        self._unread = bytearray()
 
     async def request(self) -> tuple[str, bytes]:
         """The next request: its head, and its body as long as the head says."""
-        while b"\r\n\r\n" not in self._unread:
+        while (end := self._unread.find(b"\r\n\r\n")) < 0:
             self._unread += await self._stream.receive()
-        head, _, self._unread = self._unread.partition(b"\r\n\r\n")
-        text = head.decode()
+        text = self._unread[:end].decode()
         length = 0
         for line in text.splitlines():
             name, _, value = line.partition(":")
             length = int(value) if name.lower() == "content-length" else length
-        while len(self._unread) < length:
+        end += 4
+        while len(self._unread) < end + length:
             self._unread += await self._stream.receive()
-        body, self._unread = self._unread[:length], self._unread[length:]
+        body = bytes(self._unread[end : end + length])
+        del self._unread[: end + length]
         self.server.requests.append((text, body))
         return text, body
 
