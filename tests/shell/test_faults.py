@@ -148,6 +148,25 @@ async def test_breaking_out_leaves_nothing_open() -> None:
         await server.wait_until_idle(2)
 
 
+async def test_closing_from_another_task_wakes_the_reader_with_an_error() -> None:
+    async with opened() as (server, fluence):
+        server.script(Stream("Hel", Pause(60)))
+        stream = await fluence.chat.completions.create(
+            model="fluence-chat", messages="hi", stream=True
+        )
+        assert (await anext(stream)).text == "Hel"
+
+        async def read_on() -> None:
+            with pytest.raises(StreamInterruptedError, match="closed"):
+                await anext(stream)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_on)
+            await anyio.wait_all_tasks_blocked()
+            await stream.aclose()
+        await server.wait_until_idle(2)
+
+
 async def test_fifty_waiters_for_a_connection_are_cancelled_and_the_next_call_proceeds() -> None:
     async with opened(max_connections=1) as (server, fluence):
         server.script(Stream("Hel", Pause(60)))
