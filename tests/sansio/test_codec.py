@@ -334,6 +334,7 @@ def test_raw_holds_what_was_sent_also_what_is_not_known() -> None:
     body = answer_with({"content": "a"}, x_new=[None]) | {"usage": None}
     assert completion_of(body, keep_raw=True).raw == body
     assert completion_of(body).raw is None
+    assert completion_of(answer_with({"content": "a"}, index="0")).raw is None
 
 
 # ─── errors ───────────────────────────────────────────────────────────────────────────────
