@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import anyio
@@ -90,7 +89,8 @@ class Toolbox:
         with anyio.move_on_after(timeout):
             if tool.in_thread:
                 # A thread cannot be stopped: cancelled, it runs to its end and nobody listens.
-                result = await run_sync(partial(tool, **arguments), abandon_on_cancel=True)
+                # In a tuple, because trio takes no coroutine from a thread.
+                (result,) = await run_sync(lambda: (tool(**arguments),), abandon_on_cancel=True)
             else:
                 result = tool(**arguments)
             return await result if inspect.isawaitable(result) else result

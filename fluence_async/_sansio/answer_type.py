@@ -10,7 +10,18 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Any,
+    Final,
+    Generic,
+    NotRequired,
+    Required,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import msgspec
 
@@ -25,6 +36,7 @@ __all__ = ["AnswerType", "FieldReader"]
 T = TypeVar("T")
 
 _SEQUENCES = (list, set, frozenset)
+_QUALIFIERS = (Final, NotRequired, Required)
 
 
 class AnswerType(Generic[T]):
@@ -159,5 +171,8 @@ def _field_types(kind: Any) -> FieldTypes:
         }
     elif is_typeddict(origin) or dataclasses.is_dataclass(origin):
         hints = get_type_hints(origin, include_extras=True)
-        fields = {name: (name, hint) for name, hint in hints.items()}
+        fields = {
+            name: (name, get_args(hint)[0] if get_origin(hint) in _QUALIFIERS else hint)
+            for name, hint in hints.items()
+        }
     return lambda name: fields.get(name, (name, Any))

@@ -3,7 +3,7 @@
 Law: the root is the object itself and not a `$ref` to it, because many servers read `properties`
 at the root only. A strict schema follows the rules of the wire's strict mode: every object lists
 all its properties as required and allows no others; what such a schema cannot say (a free mapping,
-`Any`) is not strict.
+a tuple, `Any`) is not strict.
 
 Spec: https://json-schema.org/draft/2020-12/json-schema-core
 """
@@ -17,7 +17,6 @@ import msgspec
 
 __all__ = ["is_object", "schema_of", "strict_schema"]
 
-_IN_A_LIST = ("anyOf", "prefixItems")
 _UNTOLD = {"default", "discriminator", "title"}
 _REF = "#/$defs/"
 
@@ -80,17 +79,15 @@ def _strict(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
         # beside a $ref nothing may stand, so what it means is written out
         del told["$ref"]
         return _strict({**definitions[ref.removeprefix(_REF)], **told}, definitions)
-    if not told.keys() - {"description", "$defs"} or (
-        told.get("type") == "object" and "properties" not in told
-    ):
+    needed = {"object": "properties", "array": "items"}.get(told.get("type", ""))
+    if not told.keys() - {"description", "$defs"} or (needed and not told.get(needed)):
         raise _NotStrictError
     for name in ("properties", "$defs"):
         if name in told:
             told[name] = {key: _strict(item, definitions) for key, item in told[name].items()}
-    for name in _IN_A_LIST:
-        if name in told:
-            told[name] = [_strict(item, definitions) for item in told[name]]
-    if isinstance(told.get("items"), dict):
+    if "anyOf" in told:
+        told["anyOf"] = [_strict(item, definitions) for item in told["anyOf"]]
+    if "items" in told:
         told["items"] = _strict(told["items"], definitions)
     if "properties" in told:
         told["required"] = list(told["properties"])

@@ -157,7 +157,11 @@ def _with_ids(calls: Sequence[ToolCall], turn: int) -> list[ToolCall]:
     given: set[str] = set()
     named: list[ToolCall] = []
     for place, call in enumerate(calls):
-        own = call.id if call.id and call.id not in given else f"call_{turn}_{place}"
+        own = call.id
+        if not own or own in given:
+            own = f"call_{turn}_{place}"
+        while own in given:
+            own += "_"
         given.add(own)
         named.append(call if own == call.id else replace(call, id=own))
     return named
