@@ -63,6 +63,7 @@ class FunctionTool(Generic[P, R]):
         timeout: float | None = None,
         thread: bool = True,
     ) -> None:
+        self._function: Callable[P, R] = function
         about, of_parameters = described(function.__doc__)
         self.name = _checked_name(name or str(getattr(function, "__name__", "")))
         self.description = about if description is None else description
@@ -70,7 +71,6 @@ class FunctionTool(Generic[P, R]):
             raise ValueError(f"timeout={timeout!r}: must be above 0 seconds; None means no bound")
         self.timeout = timeout
         self.in_thread = thread and not inspect.iscoroutinefunction(function)
-        self._function = function
         arguments = _arguments(function, self.name, of_parameters)
         self._decoder = msgspec.json.Decoder(arguments)
         self.parameters = _parameters(arguments, strict=bool(strict))

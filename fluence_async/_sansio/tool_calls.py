@@ -66,11 +66,9 @@ class Conversation:
     def __init__(
         self, messages: str | Sequence[MessageLike], *, max_turns: int, max_corrections: int
     ) -> None:
-        self._messages: list[MessageLike] = (
-            [Message(role="user", content=messages)]
-            if messages and isinstance(messages, str)
-            else [*messages]
-        )
+        if isinstance(messages, str):
+            messages = [Message(role="user", content=messages)] if messages else []
+        self._messages: list[MessageLike] = [*messages]
         self._max_turns = max_turns
         self._max_corrections = max_corrections
         self._corrections = 0

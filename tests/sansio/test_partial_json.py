@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -114,16 +115,16 @@ json_values = st.recursive(
     value=st.dictionaries(st.text('ab"\\{ ', max_size=4), json_values, max_size=5),
     cuts=st.lists(st.integers(0, 300), max_size=12),
     indent=st.none() | st.just(1),
-    ascii=st.booleans(),
+    escaped=st.booleans(),
 )
 def test_any_cutting_finds_every_member_once_and_in_order(
-    value: dict[str, Any], cuts: list[int], indent: int | None, ascii: bool
+    value: dict[str, Any], cuts: list[int], indent: int | None, escaped: bool
 ) -> None:
-    text = json.dumps(value, indent=indent, ensure_ascii=ascii)
+    text = json.dumps(value, indent=indent, ensure_ascii=escaped)
     ends = [0, *sorted(cuts), len(text)]
-    pieces = [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(ends)]
     assert values(read(pieces)) == list(value.items())
-    listed = json.dumps({"value": [*value.values()]}, indent=indent, ensure_ascii=ascii)
+    listed = json.dumps({"value": [*value.values()]}, indent=indent, ensure_ascii=escaped)
     found = values(
         read([listed[a:b] for a, b in zip(ends, [*ends[1:], None], strict=False)], '{"value":[')
     )
