@@ -53,6 +53,7 @@ class TypedAnswer(Generic[T]):
         self._fields = kind.reader()
         self._ready: deque[ParsedField] = deque()
         self._stream: ChatStream | None = None
+        self._result: ParsedCompletion[T] | None = None
 
     def __await__(self) -> Generator[Any, Any, ParsedCompletion[T]]:
         return self._whole().__await__()
@@ -80,7 +81,9 @@ class TypedAnswer(Generic[T]):
         Raises:
             RuntimeError: The stream has not come to its end.
         """
-        return self._kind.parsed(self.stream.completion)
+        if self._result is None:
+            self._result = self._kind.parsed(self.stream.completion)
+        return self._result
 
     async def get_result(self) -> ParsedCompletion[T]:
         """Read to the end; the whole answer, read as the type.

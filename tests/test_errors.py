@@ -119,7 +119,7 @@ def test_the_statuses_and_codes_drawn_are_those_that_lead_to_the_class() -> None
 
 
 def test_everything_is_exported() -> None:
-    assert {kind.__name__ for kind in CLASSES} | {"Clock"} == set(errors.__all__)
+    assert {kind.__name__ for kind in CLASSES} | {"Clock", "ParseReason"} == set(errors.__all__)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import (
     Any,
     Final,
@@ -130,15 +130,17 @@ class FieldReader:
         self._items = 0
         self._failed = False
 
-    def feed(self, text: str) -> list[ParsedField]:
+    def feed(self, text: str) -> Sequence[ParsedField]:
         """Take the next piece: the fields that it closes.
 
         After one that does not fit its type there are no more: the whole answer will say why.
         """
         members = self._members.feed(text)
+        if not members or self._failed:
+            return ()
         fields: list[ParsedField] = []
         try:
-            for member in members if not self._failed else ():
+            for member in members:
                 fields.append(self._field(member))  # noqa: PERF401 - those before a bad one count
         except (ValueError, RecursionError):
             self._failed = True

@@ -43,6 +43,12 @@ _WHOLE = {
     "]": re.compile(rf"[\s,]*+(){_PLAIN}", re.DOTALL),
 }
 _BRACKETS = {"{": ("}", _NEXT[r"{}"]), "[": ("]", _NEXT[r"\[\]"])}
+_PAIR = {"}": b"{}", "]": b"[]"}
+_UNMARKED = {
+    closer: bytes(byte for byte in range(256) if byte not in b'"' + pair)
+    for closer, pair in _PAIR.items()
+}
+_SKIMMED, _PASSES = 64, 8
 
 _ANY = ""
 """In every piece: whatever comes must be looked at."""
@@ -182,6 +188,8 @@ class MemberReader:
             at, closed = self._string_end(text, at)
             self._in_string = not closed
             return at
+        if self._depth and len(text) - at > _SKIMMED and self._skim(text[at:]):
+            return len(text)
         start, end, depth = at, len(text), self._depth
         while at < end:
             match = self._next.match(text, at)
@@ -201,6 +209,33 @@ class MemberReader:
         if not depth:
             self._close()
         return at
+
+    def _skim(self, text: str) -> bool:
+        """The short way over a text in which the value is not closed: count, do not walk.
+
+        Of the text its quotes and brackets are kept. Two quotes with nothing between them then
+        are a string without brackets, or the end of one and the beginning of the next; taken away,
+        they leave every bracket inside of a string, or outside, as it was. With no quote left, all
+        are outside. Where that does not settle it, nothing has changed, and the text is walked.
+        """
+        if "\\" in text:
+            return False
+        in_string = text.count('"') % 2 == 1
+        outside = text[: text.rfind('"')] if in_string else text
+        marks = outside.encode("utf-8", "surrogatepass").translate(None, _UNMARKED[self._closer])
+        marks = marks.replace(b'""', b"")
+        pair = _PAIR[self._closer]
+        for _ in range(_PASSES):
+            if pair not in marks:
+                break
+            marks = marks.replace(pair, b"")
+        closed = marks.count(pair[1:])
+        if b'"' in marks or pair in marks or closed >= self._depth:
+            return False
+        self._value.append(text)
+        self._depth += len(marks) - 2 * closed
+        self._in_string = in_string
+        return True
 
     # ─── what they share ──────────────────────────────────────────────────────────────────
 

@@ -97,6 +97,11 @@ def test_a_member_is_found_in_the_piece_that_closes_it(pieces: list[str], at: in
     assert [bool(reader.feed(piece)) for piece in pieces].index(True) == at
 
 
+def cut(text: str, cuts: Sequence[int]) -> list[str]:
+    places = sorted({0, len(text), *(place % (len(text) + 1) for place in cuts)})
+    return [text[start:end] for start, end in pairwise(places)]
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -121,15 +126,20 @@ def test_any_cutting_finds_every_member_once_and_in_order(
     value: dict[str, Any], cuts: list[int], indent: int | None, escaped: bool
 ) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=escaped)
-    ends = [0, *sorted(cuts), len(text)]
-    pieces = [text[a:b] for a, b in pairwise(ends)]
-    assert values(read(pieces)) == list(value.items())
-    listed = json.dumps({"value": [*value.values()]}, indent=indent, ensure_ascii=escaped)
-    found = values(
-        read([listed[a:b] for a, b in zip(ends, [*ends[1:], None], strict=False)], '{"value":[')
-    )
-    if ends[-1] >= len(listed):
-        assert [item for _, item in found] == [*value.values()]
+    assert values(read(cut(text, cuts))) == list(value.items())
+    text = json.dumps({"value": [*value.values()]}, indent=indent, ensure_ascii=escaped)
+    found = values(read(cut(text, cuts), '{"value":['))
+    assert [item for _, item in found] == [*value.values()]
+
+
+@given(
+    items=st.lists(json_values, min_size=1, max_size=30),
+    cuts=st.lists(st.integers(0, 10_000), max_size=4),
+)
+def test_long_pieces_are_skimmed_to_the_same_end(items: list[Any], cuts: list[int]) -> None:
+    value = {"items": [items * 3, {"deeper": items}], "after": {"items": items}, "end": 1}
+    text = json.dumps(value, ensure_ascii=False)
+    assert values(read(cut(text, cuts))) == list(value.items())
 
 
 @given(st.lists(st.text('"\\{}[],:ab1 ', max_size=6), max_size=10))
@@ -157,6 +167,7 @@ def seconds_for(text: str) -> float:
         lambda n: '{"a":[' + "[1]," * n + "1]}",
         lambda n: '{"a":["' + "[ ]] " * n + '"]}',
         lambda n: '{"a":' + "[" * 3 * n + "]" * 3 * n + "}",
+        lambda n: '{"a":[' + ('[["]"],' + " " * 80) * (n // 10) + "]}",
         lambda n: '{"a":[' + ",".join(['{"b":"c","d":[1,2]}'] * (n // 4)) + "]}",
         lambda n: "{" + ",".join(f'"k{i}":{i}' for i in range(n // 2)) + "}",
         lambda n: " " * 5 * n + "{}",

@@ -52,9 +52,9 @@ TOOLS = {"add": add.decode}
 
 
 def call(
-    name: str = "add", arguments: str = "{}", id: str = "c", type: str = "function"
+    name: str = "add", arguments: str = "{}", call_id: str = "c", kind: str = "function"
 ) -> ToolCall:
-    return ToolCall(id=id, type=type, function=FunctionCall(name=name, arguments=arguments))
+    return ToolCall(id=call_id, type=kind, function=FunctionCall(name=name, arguments=arguments))
 
 
 def answer(*calls: ToolCall, text: str | None = None, finish: str | None = None) -> ChatCompletion:
@@ -83,7 +83,7 @@ def conversation(messages: Any = "hi", *, turns: int = 9, corrections: int = 1) 
         (call(arguments="[" * 100_000), None, "do not fit"),
         (call("sub"), None, "no tool 'sub'; there are: add"),
         (call(""), None, "no tool ''"),
-        (call(arguments='{"a":1}', type="custom"), None, "no tool 'add'"),
+        (call(arguments='{"a":1}', kind="custom"), None, "no tool 'add'"),
     ],
 )
 def test_a_call_can_be_made_or_the_model_is_told_why_not(
@@ -125,7 +125,7 @@ def test_a_result_that_is_no_json_is_named(result: Any) -> None:
 
 def test_a_turn_enters_the_conversation_as_a_whole_and_in_the_order_of_its_calls() -> None:
     turns = conversation([{"role": "user", "content": "hi"}])
-    first, second = call(id="1"), call(id="2")
+    first, second = call(call_id="1"), call(call_id="2")
     calls = turns.answered(answer(first, second, text="let me see"))
     assert calls == [first, second]
     assert turns.messages == [{"role": "user", "content": "hi"}]
@@ -150,7 +150,7 @@ def test_a_turn_enters_the_conversation_as_a_whole_and_in_the_order_of_its_calls
     ],
 )
 def test_every_call_has_an_id_of_its_own(ids: list[str], expected: list[str]) -> None:
-    calls = conversation().answered(answer(*(call(id=id) for id in ids)))
+    calls = conversation().answered(answer(*(call(call_id=given) for given in ids)))
     assert [made.id for made in calls] == expected
 
 
@@ -284,10 +284,10 @@ def piece(
     *,
     choice: int = 0,
     name: str | None = None,
-    id: str | None = None,
+    call_id: str | None = None,
 ) -> ChatCompletionChunk:
     function = FunctionCallDelta(name=name, arguments=arguments)
-    delta = Delta(tool_calls=[ToolCallDelta(index=index, id=id, function=function)])
+    delta = Delta(tool_calls=[ToolCallDelta(index=index, id=call_id, function=function)])
     return ChatCompletionChunk(choices=[ChunkChoice(index=choice, delta=delta)])
 
 
@@ -296,8 +296,8 @@ def read(*chunks: ChatCompletionChunk) -> list[ToolCallStarted | ToolCallGrew]:
     return [event for chunk in chunks for event in reader.feed(chunk)]
 
 
-def started(index: int, name: str, id: str = "") -> ToolCallStarted:
-    return ToolCallStarted(turn=1, index=index, id=id, name=name)
+def started(index: int, name: str, call_id: str = "") -> ToolCallStarted:
+    return ToolCallStarted(turn=1, index=index, id=call_id, name=name)
 
 
 def grew(index: int, arguments: str) -> ToolCallGrew:
@@ -308,7 +308,7 @@ def grew(index: int, arguments: str) -> ToolCallGrew:
     ("chunks", "events"),
     [
         ([], []),
-        ([piece(0, name="f", id="a")], [started(0, "f", "a")]),
+        ([piece(0, name="f", call_id="a")], [started(0, "f", "a")]),
         ([piece(0, "{}", name="f")], [started(0, "f"), grew(0, "{}")]),
         (
             [piece(0, name="f"), piece(0, "{"), piece(0, "}")],
@@ -322,7 +322,7 @@ def grew(index: int, arguments: str) -> ToolCallGrew:
         ),
         # without indexes, another id opens another call
         (
-            [piece(None, "1", name="f", id="a"), piece(None, "2", name="g", id="b")],
+            [piece(None, "1", name="f", call_id="a"), piece(None, "2", name="g", call_id="b")],
             [started(0, "f", "a"), grew(0, "1"), started(1, "g", "b"), grew(1, "2")],
         ),
         # other choices are not read
@@ -363,8 +363,8 @@ def test_any_interleaving_of_deltas_folds_to_the_same_and_tells_the_same_of_each
         for lane in order:
             choice, index = lane
             first = len(left[lane]) == len(lanes[lane])
-            name, id = (f"f{index}", f"c{choice}{index}") if first else (None, None)
-            found.append(piece(index, left[lane].pop(0), choice=choice, name=name, id=id))
+            name, own = (f"f{index}", f"c{choice}{index}") if first else (None, None)
+            found.append(piece(index, left[lane].pop(0), choice=choice, name=name, call_id=own))
         return found
 
     in_order = [lane for lane, texts in lanes.items() for _ in texts]

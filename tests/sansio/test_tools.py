@@ -42,7 +42,7 @@ async def forecast(
     options: Options | None = None,
     unit: Unit = Unit.C,
     kind: Literal["short", "long"] = "short",
-    hours: Annotated[list[int], msgspec.Meta(max_length=3)] = [6, 12],
+    hours: Annotated[list[int], msgspec.Meta(max_length=3)] = [6, 12],  # noqa: B006
     extra: dict[str, Any] | None = None,
 ) -> Place:
     """Tell the weather that will be.
@@ -154,7 +154,7 @@ def test_a_default_that_is_no_plain_data_is_passed_on_untold() -> None:
     nothing = Place("nowhere")
 
     @tool
-    def go(to: Place = nothing, tags: list[str] = ["a"]) -> None: ...
+    def go(to: Place = nothing, tags: list[str] = ["a"]) -> None: ...  # noqa: B006
 
     assert go.decode("{}") == {"to": nothing, "tags": ["a"]}
     assert go.decode("{}")["to"] is nothing
