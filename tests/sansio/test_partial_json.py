@@ -102,6 +102,15 @@ def cut(text: str, cuts: Sequence[int]) -> list[str]:
     return [text[start:end] for start, end in pairwise(places)]
 
 
+@pytest.mark.parametrize("inside", ["]", "[", "]]", "}"])
+def test_a_long_piece_may_end_in_a_string_that_holds_brackets(inside: str) -> None:
+    value = {"a": [[0], [1], *["word"] * 20, f"{inside} and {inside}"], "b": 1}
+    text = json.dumps(value)
+    at = text.index(" and ")
+    for second in range(at - 1, at + 5):
+        assert values(read([text[:10], text[10:second], text[second:]])) == list(value.items())
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()
