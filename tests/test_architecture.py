@@ -48,7 +48,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sansio": package(
         "_sansio",
         "answer_type bucket clocks codec docstring error_bodies fold lenient_json origin"
-        " partial_json rate_headers rate_limit request retry schema secret sse surrogates tool_calls",
+        " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
+        " tool_calls",
     ),
     "tools": ("tools",),
     "transports": package(
