@@ -18,9 +18,10 @@ import msgspec
 from .calls import CALLS, compared, opened_workers
 from .imports import imports
 from .limiter import limiter
+from .partial import partial
 from .table import Table
 
-BENCHMARKS = (*CALLS, "limiter", "import")
+BENCHMARKS = (*CALLS, "limiter", "partial", "import")
 LIBRARIES = ("aiohttp", "msgspec", "anyio", "openai", "httpx2", "httpx")
 
 
@@ -68,6 +69,8 @@ def tables(names: list[str], *, quick: bool) -> Iterator[Table]:
                 yield compared(name, workers, quick=quick)
     if "limiter" in names:
         yield from limiter(quick=quick)
+    if "partial" in names:
+        yield from partial(quick=quick)
     if "import" in names:
         yield from imports(quick=quick)
 

@@ -24,6 +24,7 @@ from .errors import (
     InternalServerError,
     LimitWaitError,
     NotFoundError,
+    ParseError,
     PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
@@ -34,13 +35,28 @@ from .errors import (
     StreamTimeoutError,
     TLSError,
     ToolError,
+    TurnLimitError,
     UnprocessableEntityError,
 )
 from .limiter import Limiter, Permit
 from .meta import Attempt, Meta, RateLimitSnapshot
 from .options import CallOptions, ChatParams, CompletionParams, RetryPolicy, Timeout
+from .parsed import ParsedCompletion, ParsedField
 from .session import FluenceSession
 from .stream import ChatStream, TextStream
+from .tool_events import (
+    ChunkReceived,
+    ToolCallCompleted,
+    ToolCallGrew,
+    ToolCallStarted,
+    ToolFailed,
+    ToolReturned,
+    ToolRunEvent,
+    TurnFinished,
+)
+from .tool_run import ToolRun
+from .tools import FunctionTool, tool
+from .typed_answer import TypedAnswer
 from .types import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -80,6 +96,7 @@ __all__ = [
     "ChatStreamContext",
     "Choice",
     "ChunkChoice",
+    "ChunkReceived",
     "CompletionParams",
     "Completions",
     "ConflictError",
@@ -89,6 +106,7 @@ __all__ = [
     "FluenceSession",
     "FunctionCall",
     "FunctionDefinition",
+    "FunctionTool",
     "InternalServerError",
     "JSONSchema",
     "LimitWaitError",
@@ -96,6 +114,9 @@ __all__ = [
     "Message",
     "Meta",
     "NotFoundError",
+    "ParseError",
+    "ParsedCompletion",
+    "ParsedField",
     "PermissionDeniedError",
     "Permit",
     "QuotaExceededError",
@@ -114,9 +135,20 @@ __all__ = [
     "Timeout",
     "Tool",
     "ToolCall",
+    "ToolCallCompleted",
     "ToolCallDelta",
+    "ToolCallGrew",
+    "ToolCallStarted",
     "ToolError",
+    "ToolFailed",
+    "ToolReturned",
+    "ToolRun",
+    "ToolRunEvent",
+    "TurnFinished",
+    "TurnLimitError",
+    "TypedAnswer",
     "UnprocessableEntityError",
     "Usage",
     "__version__",
+    "tool",
 ]

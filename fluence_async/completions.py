@@ -2,29 +2,37 @@
 
 ```
 create / stream → encode → Call → exchange.run → begin: a whole completion | a ChatStream
+parse / run_tools → made of the two
 ```
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from ._call import Call, read_body
 from ._exchange import Exchange
+from ._sansio.answer_type import AnswerType
 from ._sansio.codec import decode_completion, is_event_stream, is_json
+from ._tool_calling import OnToolError
 from .errors import APIConnectionError, ResponseError
-from .options import ChatParams
+from .options import ChatParams, ParseParams, ToolRunParams
 from .stream import ChatStream
+from .tool_run import ToolRun
+from .tools import FunctionTool
 from .transports._base import Response
+from .typed_answer import TypedAnswer
 from .types import ChatCompletion
 
 if TYPE_CHECKING:
     from .session import FluenceSession
 
 __all__ = ["Chat", "ChatStreamContext", "Completions"]
+
+T = TypeVar("T")
 
 
 class Chat:
@@ -89,10 +97,13 @@ class Completions:
         """
         if stream:
             return await self._open_stream(params)
+        return await self._ask(params)
+
+    async def _ask(self, params: Mapping[str, Any]) -> ChatCompletion:
         exchange, call = self._session._prepare(params, stream=False)  # noqa: SLF001
         return await exchange.run(call, _Begin(exchange).whole)
 
-    async def _open_stream(self, params: ChatParams) -> ChatStream:
+    async def _open_stream(self, params: Mapping[str, Any]) -> ChatStream:
         exchange, call = self._session._prepare(params, stream=True)  # noqa: SLF001
         return await exchange.run(call, _Begin(exchange).stream)
 
@@ -113,8 +124,103 @@ class Completions:
         """
         return ChatStreamContext(lambda: self._open_stream(params))
 
+    @overload
+    def parse(self, *, response_type: type[T], **params: Unpack[ParseParams]) -> TypedAnswer[T]: ...
+
+    @overload
+    def parse(self, *, response_type: Any, **params: Unpack[ParseParams]) -> TypedAnswer[Any]: ...
+
+    def parse(self, *, response_type: Any, **params: Unpack[ParseParams]) -> TypedAnswer[Any]:
+        """Ask for an answer of a type: `await` it, or read it field by field in `async with`.
+
+        An answer that is not of the type is a result too: `parsed` is None and `parse_error` says
+        why; `value` raises it.
+
+        Args:
+            response_type: A Struct, dataclass, TypedDict, list, union: whatever msgspec has a
+                schema for. It is sent as `response_format`, strict where the type allows it.
+            **params: As of `create`.
+
+        Returns:
+            To be awaited for a `ParsedCompletion`, or entered for its fields as they are closed.
+
+        Raises:
+            TypeError, ValueError: The type has no schema, or `n` is not 1.
+
+        Example:
+            ```python
+            class Recipe(msgspec.Struct):
+                title: str
+                servings: int
+
+
+            answer = await fluence.chat.completions.parse(
+                model="fluence-chat", messages="A soup for 4", response_type=Recipe
+            )
+            print(answer.parsed or answer.parse_error)
+            ```
+        """
+        if params.get("n") not in (None, 1):
+            raise ValueError(f"n={params.get('n')}: one answer is parsed, so n must be 1")
+        kind: AnswerType[Any] = AnswerType(response_type)
+        request = {**params, "response_format": kind.response_format}
+        return TypedAnswer(kind, lambda: self._ask(request), lambda: self._open_stream(request))
+
+    def run_tools(
+        self,
+        *,
+        tools: Sequence[FunctionTool[..., Any]],
+        max_turns: int = 10,
+        max_parallel: int = 8,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "raise",
+        max_corrections: int = 1,
+        **params: Unpack[ToolRunParams],
+    ) -> ToolRun:
+        """Let the model call tools until it has answered: `await` it, or follow it in `async with`.
+
+        Every turn is a stream. Once its answer is whole, the tools that it calls run side by side,
+        and their results begin the next turn. What forces a call (`tool_choice`) holds for the
+        first turn only.
+
+        Args:
+            tools: Functions made tools by `@tool`.
+            max_turns: The most answers to ask for.
+            max_parallel: How many tools may run at once.
+            tool_timeout: Seconds that a call of a tool may take, where the tool does not say.
+            on_tool_error: What becomes of an exception in a tool: `raise` ends the run with a
+                `ToolError`, `tell` tells the model its class and message.
+            max_corrections: How often in a row the model is told that its calls cannot be made (no
+                such tool, arguments that do not fit) before that is a `ToolError`; 0 for never.
+            **params: As of `create`; `timeout` and the like hold for each turn.
+
+        Returns:
+            To be awaited for itself at its end, or entered for its events.
+
+        Raises:
+            TypeError, ValueError: A parameter that cannot work.
+
+        Example:
+            ```python
+            run = await fluence.chat.completions.run_tools(
+                model="fluence-chat", messages="What is the weather in Paris?", tools=[get_weather]
+            )
+            print(run.completion.text, run.usage)
+            ```
+        """
+        return ToolRun(
+            self._open_stream,
+            params,
+            tools=tools,
+            max_turns=max_turns,
+            max_parallel=max_parallel,
+            tool_timeout=tool_timeout,
+            on_tool_error=on_tool_error,
+            max_corrections=max_corrections,
+        )
+
     def __repr__(self) -> str:
-        return "<Completions: create, stream>"
+        return "<Completions: create, stream, parse, run_tools>"
 
 
 class ChatStreamContext:

@@ -26,17 +26,20 @@ FluenceError
 ├── ResponseError                 bytes arrived and made no sense
 ├── LimitWaitError                the limiter's wait would pass the deadline
 ├── BudgetExceededError           a usage budget is spent
+├── ParseError                    the answer is not of the type that was asked for
 └── ToolError                     a user's tool raised; __cause__ is what it raised
+    └── TurnLimitError            the model called tools in the last turn that it had
 ```
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .meta import Meta
-    from .types import ChatCompletion, Usage
+    from .types import ChatCompletion, MessageLike, Usage
 
 __all__ = [
     "APIConnectionError",
@@ -52,6 +55,8 @@ __all__ = [
     "InternalServerError",
     "LimitWaitError",
     "NotFoundError",
+    "ParseError",
+    "ParseReason",
     "PermissionDeniedError",
     "QuotaExceededError",
     "RateLimitError",
@@ -62,11 +67,15 @@ __all__ = [
     "StreamTimeoutError",
     "TLSError",
     "ToolError",
+    "TurnLimitError",
     "UnprocessableEntityError",
 ]
 
 Clock = Literal["connect", "first_byte", "idle", "progress", "total", "queue"]
 """The clocks of `Timeout`, by name."""
+
+ParseReason = Literal["refusal", "length", "content_filter", "tool_calls", "invalid"]
+"""Why an answer is not of the type that was asked for."""
 
 
 class FluenceError(Exception):
@@ -358,5 +367,46 @@ class BudgetExceededError(FluenceError):
     """A usage budget is spent, so nothing was sent."""
 
 
+class ParseError(FluenceError):
+    """The answer is not of the type that was asked for.
+
+    Attributes:
+        reason: `refusal` (the model would not), `length` or `content_filter` (it was cut),
+            `tool_calls` (it called tools instead), or `invalid` (it does not fit the type).
+        completion: The answer as it came.
+    """
+
+    reason: ParseReason
+    completion: ChatCompletion
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: ParseReason,
+        completion: ChatCompletion,
+        meta: Meta | None = None,
+    ) -> None:
+        super().__init__(message, meta=meta)
+        self.reason = reason
+        self.completion = completion
+
+
 class ToolError(FluenceError):
-    """A tool of yours raised; `__cause__` is what it raised."""
+    """A tool of yours raised, and `__cause__` is what it raised; or it was called wrongly."""
+
+
+class TurnLimitError(ToolError):
+    """The model still called tools in the last turn that it had.
+
+    Attributes:
+        messages: The conversation before that turn, fit to go on with.
+    """
+
+    messages: Sequence[MessageLike]
+
+    def __init__(
+        self, message: str, *, messages: Sequence[MessageLike] = (), meta: Meta | None = None
+    ) -> None:
+        super().__init__(message, meta=meta)
+        self.messages = messages

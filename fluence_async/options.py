@@ -18,9 +18,12 @@ __all__ = [
     "CallOptions",
     "ChatParams",
     "CompletionParams",
+    "ParseParams",
     "Priority",
+    "PromptParams",
     "RetryPolicy",
     "Timeout",
+    "ToolRunParams",
 ]
 
 Priority: TypeAlias = Literal["interactive", "batch"]
@@ -129,8 +132,8 @@ class CallOptions(TypedDict, total=False):
     keep_raw: bool | None
 
 
-class CompletionParams(TypedDict, total=False):
-    """What `POST /v1/chat/completions` takes, each parameter typed once; None is not sent.
+class PromptParams(TypedDict, total=False):
+    """What every way of asking takes, each parameter typed once; None is not sent.
 
     The documented ones are `model`, `messages`, `temperature` (0 to 2) and `max_tokens`
     (1 or more); the rest is the OpenAI wire's, for servers that know it. `extra_body` is laid
@@ -155,14 +158,12 @@ class CompletionParams(TypedDict, total=False):
     prediction: Mapping[str, Any] | None
     presence_penalty: float | None
     reasoning_effort: str | None
-    response_format: ResponseFormat | Mapping[str, Any] | None
     seed: int | None
     service_tier: str | None
     stop: str | Sequence[str] | None
     store: bool | None
     stream_options: StreamOptions | Mapping[str, Any] | None
     tool_choice: str | Mapping[str, Any] | None
-    tools: Sequence[Tool | Mapping[str, Any]] | None
     top_logprobs: int | None
     top_p: float | None
     user: str | None
@@ -171,5 +172,24 @@ class CompletionParams(TypedDict, total=False):
     extra_body: Mapping[str, Any] | None
 
 
+class CompletionParams(PromptParams, total=False):
+    """What `POST /v1/chat/completions` takes."""
+
+    response_format: ResponseFormat | Mapping[str, Any] | None
+    tools: Sequence[Tool | Mapping[str, Any]] | None
+
+
 class ChatParams(CompletionParams, CallOptions, total=False):
     """All that `create` and `stream` take: what is asked, and how the call is made."""
+
+
+class ToolRunParams(PromptParams, CallOptions, total=False):
+    """What `run_tools` takes beside its tools and its own options."""
+
+    response_format: ResponseFormat | Mapping[str, Any] | None
+
+
+class ParseParams(PromptParams, CallOptions, total=False):
+    """What `parse` takes beside its `response_type`."""
+
+    tools: Sequence[Tool | Mapping[str, Any]] | None

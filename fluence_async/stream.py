@@ -145,6 +145,12 @@ class ChatStream:
             return self._ready.popleft()
         raise StopAsyncIteration
 
+    def take_ready(self) -> list[ChatCompletionChunk]:
+        """The chunks that have come already, without waiting for more; perhaps none."""
+        ready = [*self._ready]
+        self._ready.clear()
+        return ready
+
     @property
     def text_stream(self) -> TextStream:
         """The pieces of the first choice's text, without the empty ones."""

@@ -24,9 +24,11 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 ROWS: tuple[tuple[str, ...], ...] = (
     ("words",),
     ("sansio",),
+    ("tools",),
     ("transports", "limiter"),
     ("exchange",),
     ("stream",),
+    ("tool_run", "typed_answer"),
     ("completions",),
     ("session",),
     ("door",),
@@ -42,12 +44,14 @@ def package(name: str, modules: str) -> tuple[str, ...]:
 
 
 ROOMS: dict[str, tuple[str, ...]] = {
-    "words": ("errors", "hooks", "meta", "options", "types"),
+    "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "bucket clocks codec error_bodies fold lenient_json origin rate_headers rate_limit request"
-        " retry secret sse surrogates",
+        "answer_type bucket clocks codec docstring error_bodies fold lenient_json origin"
+        " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
+        " tool_calls",
     ),
+    "tools": ("tools",),
     "transports": package(
         "transports",
         "_base _failures _head _inflate _lifetime _proxies _watchdog"
@@ -56,6 +60,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
+    "tool_run": ("_tool_calling", "tool_run"),
+    "typed_answer": ("typed_answer",),
     "completions": ("completions",),
     "session": ("_binding", "session"),
     "door": ("",),
@@ -104,7 +110,17 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "anyio": frozenset(
-        {"transports", "limiter", "exchange", "stream", "completions", "session", "cli", "testing"}
+        {
+            "transports",
+            "limiter",
+            "exchange",
+            "stream",
+            "tool_run",
+            "completions",
+            "session",
+            "cli",
+            "testing",
+        }
     ),
     "backoff": frozenset({"_sansio.retry"}),
     "httpcore2": frozenset({"transports.httpcore"}),

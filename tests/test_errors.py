@@ -18,12 +18,14 @@ from fluence_async.errors import (
     APITimeoutError,
     FluenceError,
     LimitWaitError,
+    ParseError,
     QuotaExceededError,
     ResponseError,
     StreamError,
     StreamServerError,
     StreamTimeoutError,
     ToolError,
+    TurnLimitError,
 )
 from fluence_async.meta import Attempt, Meta
 from fluence_async.types import ChatCompletion, Choice, Message, Usage
@@ -61,6 +63,8 @@ ARGUMENTS: dict[type[FluenceError], dict[str, Any]] = {
     },
     ResponseError: {"status_code": 302, "body": "<html>"},
     LimitWaitError: {"wait_s": 60.0, "retry_at": 1e9},
+    ParseError: {"reason": "length", "completion": PARTIAL},
+    TurnLimitError: {"messages": [Message(role="user", content="hi")]},
 }
 
 
@@ -115,7 +119,7 @@ def test_the_statuses_and_codes_drawn_are_those_that_lead_to_the_class() -> None
 
 
 def test_everything_is_exported() -> None:
-    assert {kind.__name__ for kind in CLASSES} | {"Clock"} == set(errors.__all__)
+    assert {kind.__name__ for kind in CLASSES} | {"Clock", "ParseReason"} == set(errors.__all__)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -219,7 +223,14 @@ def test_every_documented_attribute_is_there(kind: type[FluenceError]) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_what_is_not_known_is_none(kind: type[FluenceError]) -> None:
-    needed: dict[str, Any] = {"clock": "idle", "status_code": 400, "wait_s": 1.0, "retry_at": 2.0}
+    needed: dict[str, Any] = {
+        "clock": "idle",
+        "status_code": 400,
+        "wait_s": 1.0,
+        "retry_at": 2.0,
+        "reason": "invalid",
+        "completion": PARTIAL,
+    }
     parameters = inspect.signature(kind).parameters.values()
     error = kind(
         "no",

@@ -7,7 +7,7 @@ folding is linear. What a later chunk leaves out or sends as null takes nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..types import (
     Usage,
 )
 
-__all__ = ["Fold"]
+__all__ = ["Fold", "ToolFold", "ToolFolds"]
 
 
 class Fold:
@@ -121,7 +121,6 @@ class _ChoiceFold:
     __slots__ = (
         "content",
         "finish_reason",
-        "last_tool",
         "logprobs",
         "reasoning",
         "reasoning_content",
@@ -136,8 +135,7 @@ class _ChoiceFold:
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
         self.role = "assistant"
-        self.tools: dict[int, _ToolFold] = {}
-        self.last_tool = -1
+        self.tools = ToolFolds()
         self.finish_reason: str | None = None
         self.logprobs: dict[str, Any] = {}
 
@@ -167,22 +165,7 @@ class _ChoiceFold:
         if delta.reasoning:
             self.reasoning.append(delta.reasoning)
         for call in delta.tool_calls or ():
-            self._tool(call).add(call)
-
-    def _tool(self, call: ToolCallDelta) -> _ToolFold:
-        index = call.index
-        if index is None:
-            # Servers that leave the index out send calls one after another: another id, or a
-            # name without one, opens the next; anything else continues the last.
-            last = self.tools.get(self.last_tool)
-            named = call.function is not None and call.function.name
-            opens = last is None or (call.id != last.id if call.id else named)
-            index = self.last_tool + 1 if opens else self.last_tool
-        self.last_tool = max(self.last_tool, index)
-        tool = self.tools.get(index)
-        if tool is None:
-            tool = self.tools[index] = _ToolFold()
-        return tool
+            self.tools.add(call)
 
     def _add_logprobs(self, logprobs: dict[str, Any]) -> None:
         for name, value in logprobs.items():
@@ -199,7 +182,7 @@ class _ChoiceFold:
             refusal="".join(self.refusal) or None,
             reasoning_content="".join(self.reasoning_content) or None,
             reasoning="".join(self.reasoning) or None,
-            tool_calls=[self.tools[at].tool_call() for at in sorted(self.tools)] or None,
+            tool_calls=self.tools.tool_calls() or None,
         )
         return Choice(
             index=index,
@@ -209,7 +192,47 @@ class _ChoiceFold:
         )
 
 
-class _ToolFold:
+class ToolFolds:
+    """What the tool calls of one choice amount to, each by its index."""
+
+    __slots__ = ("_calls", "_last")
+
+    def __init__(self) -> None:
+        self._calls: dict[int, ToolFold] = {}
+        self._last = -1
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._calls))
+
+    def add(self, call: ToolCallDelta) -> tuple[int, ToolFold]:
+        """Take in what one chunk adds to a call: the call's index, and what it is by now."""
+        index = call.index
+        if index is None:
+            # Servers that leave the index out send calls one after another: another id, or a
+            # name without one, opens the next; anything else continues the last.
+            last = self._calls.get(self._last)
+            named = call.function is not None and call.function.name
+            opens = last is None or (call.id != last.id if call.id else named)
+            index = self._last + 1 if opens else self._last
+        self._last = max(self._last, index)
+        tool = self._calls.get(index)
+        if tool is None:
+            tool = self._calls[index] = ToolFold()
+        tool.add(call)
+        return index, tool
+
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls, in the order of their indexes."""
+        return [self._calls[index].tool_call() for index in self]
+
+    def __repr__(self) -> str:
+        return f"<ToolFolds: {len(self._calls)} calls>"
+
+
+class ToolFold:
     """What one tool call amounts to."""
 
     __slots__ = ("arguments", "id", "name", "type")
@@ -221,6 +244,7 @@ class _ToolFold:
         self.arguments: list[str] = []
 
     def add(self, call: ToolCallDelta) -> None:
+        """Take in what one chunk adds to the call."""
         self.id = call.id or self.id
         self.type = call.type or self.type
         if call.function is not None:
@@ -230,10 +254,15 @@ class _ToolFold:
                 self.arguments.append(call.function.arguments)
 
     def tool_call(self) -> ToolCall:
-        function = FunctionCall(name=self._joined_name(), arguments="".join(self.arguments))
+        """The call so far."""
+        function = FunctionCall(name=self.joined_name(), arguments="".join(self.arguments))
         return ToolCall(id=self.id, type=self.type, function=function)
 
-    def _joined_name(self) -> str:
+    def joined_name(self) -> str:
+        """The function's name so far."""
         # Some servers repeat the whole name in each delta; a name cut in pieces is joined.
         first = self.name[0] if self.name else ""
         return first if all(part == first for part in self.name) else "".join(self.name)
+
+    def __repr__(self) -> str:
+        return f"<ToolFold of {self.joined_name()!r}>"

@@ -5,22 +5,34 @@ A `type: ignore` here asserts that the line is refused: both checkers complain o
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, TypedDict, assert_type
+
+import msgspec
 
 from fluence_async import (
     APIStatusError,
     ChatCompletion,
     ChatCompletionChunk,
     ChatStream,
+    ChunkReceived,
     FluenceSession,
+    FunctionTool,
     Message,
     Meta,
+    ParsedCompletion,
+    ParsedField,
+    ParseError,
     RateLimit,
     RetryPolicy,
     StreamError,
     Timeout,
     ToolCall,
+    ToolReturned,
+    ToolRun,
+    ToolRunEvent,
+    TypedAnswer,
     Usage,
+    tool,
 )
 
 
@@ -75,6 +87,74 @@ async def parameters(fluence: FluenceSession) -> None:
     assert_type(fluence.with_options(timeout=5, max_retries=8), FluenceSession)
 
 
+@tool
+def add(a: int, b: int = 1) -> int:
+    """Add."""
+    return a + b
+
+
+@tool(timeout=5, strict=True)
+async def look(city: str) -> str:
+    """Look a city up."""
+    return city
+
+
+async def tools(fluence: FluenceSession) -> None:
+    assert_type(add(1, b=2), int)
+    assert_type(await look("Rome"), str)
+    assert_type(add.decode("{}"), dict[str, Any])
+    several: list[FunctionTool[..., Any]] = [add, look]
+    run_tools = fluence.chat.completions.run_tools
+    assert_type(await run_tools(model="m", messages="hi", tools=several, max_turns=3), ToolRun)
+    async with run_tools(
+        model="m", messages="hi", tools=[add, look], on_tool_error="tell", temperature=0, timeout=5
+    ) as run:
+        async for event in run:
+            assert_type(event, ToolRunEvent)
+            if isinstance(event, ChunkReceived):
+                assert_type(event.text, str)
+            elif isinstance(event, ToolReturned):
+                assert_type(event.call, ToolCall)
+    assert_type(run.completion, ChatCompletion)
+    assert_type(run.turns, list[ChatCompletion])
+    assert_type(run.usage, Usage | None)
+    await fluence.chat.completions.create(model="m", messages=run.messages)
+
+
+class Recipe(msgspec.Struct):
+    """A recipe."""
+
+    title: str
+
+
+class Settings(TypedDict):
+    """Settings."""
+
+    depth: int
+
+
+async def parse(fluence: FluenceSession) -> None:
+    parse = fluence.chat.completions.parse
+    answer = await parse(model="m", messages="hi", response_type=Recipe)
+    assert_type(answer, ParsedCompletion[Recipe])
+    assert_type(answer.parsed, Recipe | None)
+    assert_type(answer.value, Recipe)
+    assert_type(answer.parse_error, ParseError | None)
+    assert_type(answer.completion, ChatCompletion)
+    assert_type(
+        (await parse(model="m", messages="hi", response_type=list[Recipe])).value, list[Recipe]
+    )
+    assert_type((await parse(model="m", messages="hi", response_type=Settings)).value, Settings)
+    either = await parse(model="m", messages="hi", response_type=Recipe | None, tools=[])
+    assert_type(either, ParsedCompletion[Any])
+    async with parse(model="m", messages="hi", response_type=Recipe) as fields:
+        assert_type(fields, TypedAnswer[Recipe])
+        async for field in fields:
+            assert_type(field, ParsedField)
+    assert_type(fields.result, ParsedCompletion[Recipe])
+    assert_type(await fields.get_result(), ParsedCompletion[Recipe])
+
+
 async def refused(fluence: FluenceSession) -> None:
     create = fluence.chat.completions.create
     await create(messages="hi")  # type: ignore[call-overload]
@@ -82,6 +162,12 @@ async def refused(fluence: FluenceSession) -> None:
     await create(model="m", messages="hi", temperature="1")  # type: ignore[call-overload]
     await create(model="m", messages="hi", priority="urgent")  # type: ignore[call-overload]
     fluence.with_options(model="m")  # type: ignore[call-arg]
+    completions = fluence.chat.completions
+    completions.run_tools(model="m", messages="hi")  # type: ignore[call-arg]
+    completions.run_tools(model="m", messages="hi", tools=[len])  # type: ignore[list-item]
+    completions.run_tools(model="m", messages="hi", tools=[add], on_tool_error="x")  # type: ignore[arg-type]
+    completions.parse(model="m", messages="hi")  # type: ignore[call-overload]
+    add("1")  # type: ignore[arg-type]
     Timeout(10)  # type: ignore[call-arg]
     FluenceSession("key")  # type: ignore[call-arg]
 
