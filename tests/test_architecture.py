@@ -25,6 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("words",),
     ("sansio",),
     ("transports", "limiter"),
+    ("cache",),
     ("exchange",),
     ("stream",),
     ("completions",),
@@ -45,8 +46,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "types"),
     "sansio": package(
         "_sansio",
-        "bucket clocks codec error_bodies fold lenient_json origin rate_headers rate_limit request"
-        " retry secret sse surrogates",
+        "bucket caching clocks codec error_bodies fold lenient_json origin rate_headers rate_limit"
+        " request retry secret sse surrogates",
     ),
     "transports": package(
         "transports",
@@ -54,9 +55,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         " aiohttp _aiohttp_connections _aiohttp_response httpcore",
     ),
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),
+    "cache": package("cache", "_flight _store cache memory sqlite"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
-    "completions": ("completions",),
+    "completions": ("_cached", "completions"),
     "session": ("_binding", "session"),
     "door": ("",),
     "server": (
@@ -104,7 +106,17 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "anyio": frozenset(
-        {"transports", "limiter", "exchange", "stream", "completions", "session", "cli", "testing"}
+        {
+            "transports",
+            "limiter",
+            "cache",
+            "exchange",
+            "stream",
+            "completions",
+            "session",
+            "cli",
+            "testing",
+        }
     ),
     "backoff": frozenset({"_sansio.retry"}),
     "httpcore2": frozenset({"transports.httpcore"}),
