@@ -81,6 +81,7 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
         streamed = call.stream and not is_json(response.headers.get("content-type", ""))
         keep = partial(_keep, exchange, call, flight)
         recorded = Tape(response, streamed=streamed, on_end=keep)
+        recorded.request_id = call.meta.request_id
         view = View(recorded, flight, headers=response.headers)
         try:
             result = await begin(call, view)

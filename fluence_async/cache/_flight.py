@@ -119,7 +119,7 @@ class Tape:
     ) -> None:
         self.streamed = streamed
         self.cached = False
-        self.request_id = None if response is None else response.headers.get("x-request-id")
+        self.request_id: str | None = None
         self.pieces: list[bytes] = []
         self.ended = False
         self.broken: BodyBroken | None = None

@@ -16,6 +16,7 @@ import msgspec
 
 from .._sansio.caching import CacheKey, Recording, answer_key, is_fresh, seal, unseal
 from ._store import CacheStore
+from .memory import MemoryCache
 
 __all__ = ["Cache", "Cached", "check_asked"]
 
@@ -53,6 +54,7 @@ class Cache:
     def __init__(self, store: CacheStore, *, clock: Callable[[], float] = time.time) -> None:
         self.store = store
         self._clock = clock
+        self._at_once = isinstance(store, MemoryCache)
         self._warned = False
 
     def place(
@@ -75,14 +77,14 @@ class Cache:
     async def read(self, key: CacheKey, ttl_s: float) -> Recording | None:
         """The answer of `key`, if there is one of at most `ttl_s` seconds."""
         try:
-            sealed = await self.store.get(key.name)
+            sealed = await self._get(key)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the call goes on
             self._warn("read", error)
             return None
         self._warned = False
         if sealed is None:
             return None
-        recording = unseal(sealed, key)
+        recording = unseal(sealed, key) if isinstance(sealed, bytes) else None
         if recording is None:
             logger.warning("the cache %r held a damaged answer, which is dropped", self.store)
             await self._delete(key)
@@ -102,6 +104,12 @@ class Cache:
             self._warn("written", error)
         else:
             self._warned = False
+
+    async def _get(self, key: CacheKey) -> bytes | None:
+        if self._at_once:  # a scope around it would cost more than all the rest of a hit
+            return await self.store.get(key.name)
+        with anyio.fail_after(_STORE_S):
+            return await self.store.get(key.name)
 
     async def _delete(self, key: CacheKey) -> None:
         try:
