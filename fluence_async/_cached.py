@@ -5,8 +5,8 @@ call → an equal one under way? its tape : stored? its recording : exchange.run
 ```
 
 Law: what is replayed is read like any response, from its first byte, by the caller's own stream
-with the caller's own clocks. Only what has been read to its end and is whole is kept. Nobody
-shares an error of another's clock.
+with the caller's own clocks. Only what has been read to its end and is whole is kept. An error is
+shared by those who would have met it: not that of another's clock, nor a stream's by a plain call.
 """
 
 from __future__ import annotations
@@ -48,18 +48,19 @@ async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
         if flight is None:
             flight = exchange.flights[name] = Flight(partial(_forget, exchange.flights, name))
         with flight:
-            if flight.take_lead():
+            if flight.take_lead(stream=call.stream):
                 return await _lead(exchange, call, flight, begin)
             if flight.error is None and flight.tape is None:
                 await _wait(exchange, call, flight)
-            if flight.error is not None:
+            if flight.error is not None and flight.stream is call.stream:
                 _share(exchange, call, flight.error)
-            if flight.tape is not None:
+            elif flight.tape is not None:
                 if call.stream or not flight.tape.streamed:
                     return await _replay(exchange, call, flight, flight.tape, begin)
                 try:
                     return cast("T", await _fold(exchange, call, flight, flight.tape))
                 except StreamError:  # a plain answer has shown nothing yet: asked for again
+                    flight.forget()
                     call.meta.coalesced, call.meta.first_token_s = False, None
 
 

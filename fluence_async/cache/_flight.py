@@ -35,12 +35,14 @@ class Flight:
 
     Attributes:
         tape: The answer, once it has begun to come.
-        error: What the request failed of, for all.
+        error: What the request failed of, for all who asked as the leader did.
+        stream: The leader asked for a stream.
     """
 
     def __init__(self, forget: Callable[[Flight], None]) -> None:
         self.tape: Tape | None = None
         self.error: FluenceError | None = None
+        self.stream = False
         self._forget = forget
         self._holders = 0
         self._led = False
@@ -50,11 +52,11 @@ class Flight:
         """Let nobody join any more; those who have go on."""
         self._forget(self)
 
-    def take_lead(self) -> bool:
+    def take_lead(self, *, stream: bool) -> bool:
         """Whether it is for this caller to get the answer: nobody else does."""
         if self._led or self.tape is not None or self.error is not None:
             return False
-        self._led = True
+        self._led, self.stream = True, stream
         return True
 
     def land(self, *, tape: Tape | None = None, error: FluenceError | None = None) -> None:

@@ -77,7 +77,7 @@ class Cache:
     async def read(self, key: CacheKey, ttl_s: float) -> Recording | None:
         """The answer of `key`, if there is one of at most `ttl_s` seconds."""
         try:
-            sealed = await self._get(key)
+            sealed: object = await self._get(key)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the call goes on
             self._warn("read", error)
             return None
