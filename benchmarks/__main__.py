@@ -15,12 +15,13 @@ from pathlib import Path
 
 import msgspec
 
+from .cache import cache
 from .calls import CALLS, compared, opened_workers
 from .imports import imports
 from .limiter import limiter
 from .table import Table
 
-BENCHMARKS = (*CALLS, "limiter", "import")
+BENCHMARKS = (*CALLS, "limiter", "cache", "import")
 LIBRARIES = ("aiohttp", "msgspec", "anyio", "openai", "httpx2", "httpx")
 
 
@@ -68,6 +69,8 @@ def tables(names: list[str], *, quick: bool) -> Iterator[Table]:
                 yield compared(name, workers, quick=quick)
     if "limiter" in names:
         yield from limiter(quick=quick)
+    if "cache" in names:
+        yield from cache(quick=quick)
     if "import" in names:
         yield from imports(quick=quick)
 
