@@ -22,7 +22,6 @@ from fluence_async import (
     ToolCall,
     Usage,
 )
-
 from fluence_async.cache import CacheStore, MemoryCache, SqliteCache
 
 
