@@ -127,7 +127,7 @@ def is_whole(body: bytes, *, streamed: bool, choices: int, key: ApiKey) -> bool:
     if streamed:
         decoder = ChunkDecoder(key=key)
         fold.extend(decoder.feed(body))
-        if decoder.error is not None or decoder.mid_event or not fold.finished:
+        if not decoder.end() or decoder.error is not None or not fold.finished:
             return False
         answer = fold.completion()
     else:
