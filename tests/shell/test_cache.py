@@ -28,6 +28,7 @@ from fluence_async.hooks import CallFailed, CallFinished, CallStarted, Fact
 from fluence_async.testing import FluenceServer, Reset, Stream
 from fluence_async.transports._base import BodyBroken, ConnectFailed
 from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, event, text
+from tests.shell.test_cancellation import cancelled_at
 from tests.shell.test_exchange import BODY, GOOD, answer
 
 pytestmark = pytest.mark.anyio
@@ -372,6 +373,52 @@ async def test_a_cancelled_leader_hands_over(stream: bool) -> None:
     assert sum(got.meta.coalesced for got in found) == 49
     assert len(transport.requests) == 2
     assert not transport.open
+
+
+async def beside_a_cancelled_call(
+    kept: CacheStore, suspension: int, *, stream: bool, leads: bool
+) -> bool:
+    """Two equal calls, one cancelled at a suspension; whether it came through before that."""
+    transport = ScriptedTransport(STREAM if stream else answer(BODY, wait=0.001))
+    texts: list[str] = []
+    came_through: list[bool] = []
+    async with session(transport, cache=kept) as fluence:
+
+        async def ask() -> None:
+            got: Any = await fluence.chat.completions.create(**HI, stream=stream)
+            if stream:
+                async with got:
+                    await got.get_final_text()
+                got = got.completion
+            texts.append(got.text)
+
+        async def victim() -> None:
+            came_through.append(await cancelled_at(ask(), suspension))
+
+        async with anyio.create_task_group() as tasks:
+            for start in (victim, ask) if leads else (ask, victim):
+                tasks.start_soon(start)
+                await until(lambda: waiting(fluence) or texts)
+        assert set(texts) == {"Hi"}
+        assert waiting(fluence) == 0
+        assert (await fluence.chat.completions.create(**HI)).text == "Hi"
+    assert not transport.open
+    assert len(transport.requests) <= 3
+    return came_through[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("leads", [False, True])
+async def test_cancelled_at_any_await_a_call_takes_nothing_from_its_equal(
+    store: Callable[[], CacheStore], *, stream: bool, leads: bool
+) -> None:
+    kept = store()
+    suspension = 1
+    while not await beside_a_cancelled_call(kept, suspension, stream=stream, leads=leads):
+        suspension += 1
+        assert suspension < 60
+        await kept.clear()
+    await kept.aclose()
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed", "dropped"])
