@@ -91,6 +91,17 @@ async def test_an_equal_call_is_answered_without_a_request_or_a_unit(
     await kept.aclose()
 
 
+async def test_a_name_opens_a_store_that_the_session_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    for cached in (False, True):
+        async with session(ScriptedTransport(GOOD), cache="sqlite") as fluence:
+            assert (await fluence.chat.completions.create(**HI)).meta.cached is cached
+        assert [file.name for file in (tmp_path / "fluence").iterdir()] == ["answers.sqlite3"]
+
+
 async def test_a_stream_is_replayed_as_its_chunks_and_serves_a_plain_call(
     store: Callable[[], CacheStore],
 ) -> None:
