@@ -15,13 +15,14 @@ from pathlib import Path
 
 import msgspec
 
+from .cache import cache
 from .calls import CALLS, compared, opened_workers
 from .imports import imports
 from .limiter import limiter
 from .partial import partial
 from .table import Table
 
-BENCHMARKS = (*CALLS, "limiter", "partial", "import")
+BENCHMARKS = (*CALLS, "limiter", "partial", "cache", "import")
 LIBRARIES = ("aiohttp", "msgspec", "anyio", "openai", "httpx2", "httpx")
 
 
@@ -71,6 +72,8 @@ def tables(names: list[str], *, quick: bool) -> Iterator[Table]:
         yield from limiter(quick=quick)
     if "partial" in names:
         yield from partial(quick=quick)
+    if "cache" in names:
+        yield from cache(quick=quick)
     if "import" in names:
         yield from imports(quick=quick)
 

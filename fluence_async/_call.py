@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ._sansio.clocks import Deadline, soonest
+from .cache.cache import Cached
 from .errors import APIConnectionError, APITimeoutError, Clock, ResponseError
 from .meta import Meta
 from .options import RetryPolicy, Timeout
@@ -30,6 +31,7 @@ class Call(msgspec.Struct, kw_only=True):
         choices: How many choices were asked for.
         lane: 0 for interactive, 1 for batch.
         started: When it began, on the loop's clock.
+        cached: Where its answer may be found and is kept; None if it is always sent.
         front: It waits at the head of its lane, because it has waited before.
         total: When it must have ended.
     """
@@ -47,6 +49,7 @@ class Call(msgspec.Struct, kw_only=True):
     call_id: str
     started: float
     meta: Meta
+    cached: Cached | None = None
     front: bool = False
     total: Deadline = Deadline(math.inf, "total")
 

@@ -23,6 +23,7 @@ from ._sansio.rate_headers import rate_limit_of
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
 from ._telling import Telling
+from .cache._flight import Flight
 from .errors import (
     APIConnectionError,
     APITimeoutError,
@@ -85,6 +86,8 @@ class Exchange:
         self.clock = transport.clock
         self.key = key
         self.telling = telling
+        self.flights: dict[str, Flight] = {}
+        """The requests under way that equal calls may join, by the key of their answer."""
         self._limiter = limiter
         self._quota = quota
 

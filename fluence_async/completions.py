@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from ._cached import answered
 from ._call import Call, read_body
 from ._exchange import Exchange
 from ._sansio.answer_type import AnswerType
@@ -101,11 +102,13 @@ class Completions:
 
     async def _ask(self, params: Mapping[str, Any]) -> ChatCompletion:
         exchange, call = self._session._prepare(params, stream=False)  # noqa: SLF001
-        return await exchange.run(call, _Begin(exchange).whole)
+        run = answered if call.cached is not None else Exchange.run
+        return await run(exchange, call, _Begin(exchange).whole)
 
     async def _open_stream(self, params: Mapping[str, Any]) -> ChatStream:
         exchange, call = self._session._prepare(params, stream=True)  # noqa: SLF001
-        return await exchange.run(call, _Begin(exchange).stream)
+        run = answered if call.cached is not None else Exchange.run
+        return await run(exchange, call, _Begin(exchange).stream)
 
     def stream(self, **params: Unpack[ChatParams]) -> ChatStreamContext:
         """Ask for a stream, as a context manager: `async with ….stream(...) as stream:`.

@@ -121,6 +121,8 @@ class CallOptions(TypedDict, total=False):
         priority: `interactive` (the default) or `batch`.
         tags: Names and values that come back in `meta.tags`, and that hooks are told.
         extra_headers: Headers beside the session's own.
+        cache: Whether the session's cache may answer, and keep the answer; seconds say how long
+            at most. True and seconds do so at any `temperature`: one sample then stands for all.
         keep_raw: Keep what the server sent, unknown fields too, in `.raw`.
     """
 
@@ -129,6 +131,7 @@ class CallOptions(TypedDict, total=False):
     priority: Priority | None
     tags: Mapping[str, str] | None
     extra_headers: Mapping[str, str] | None
+    cache: bool | float | None
     keep_raw: bool | None
 
 

@@ -24,6 +24,8 @@ from ._sansio.origin import API_BASE_URL, Origin
 from ._sansio.request import encode_request
 from ._sansio.secret import ApiKey
 from ._telling import Telling
+from .cache import CacheStore, open_store
+from .cache.cache import Cache, Cached, check_asked
 from .completions import Chat
 from .hooks import Hook
 from .limiter import Limiter, limiter_name, shared_limiter
@@ -46,6 +48,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     priority: str = "interactive"
     tags: Mapping[str, str] = {}
     extra_headers: Mapping[str, str] = {}
+    cache: bool | float | None = None
     keep_raw: bool = False
 
     def changed(self, options: Mapping[str, Any]) -> _Options:
@@ -65,6 +68,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
             )
         if changes.get("priority", "interactive") not in _LANES:
             raise ValueError(f"priority={changes['priority']!r}: one of {', '.join(_LANES)}")
+        check_asked(changes.get("cache"))
         if "tags" in changes:
             changes["tags"] = {**self.tags, **changes["tags"]}
         if "extra_headers" in changes:
@@ -87,6 +91,9 @@ class FluenceSession:
         limits: What the server allows: strings such as `"100/minute"`, or `RateLimit`s.
         limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
             a `Limiter` of your own, or None for none.
+        cache: Where answers are kept that need not be asked for again: `"memory"` (this
+            session's), `"sqlite"` (a file in the user's cache directory), a `CacheStore`, which
+            stays yours to close, or None for nowhere. Equal calls at once then make one request.
         hooks: Who is told what happens; see `fluence_async.hooks`.
         default_headers: Headers to send with every request.
         allow_insecure: Allow `http:` to another machine; the key then travels readable.
@@ -115,6 +122,7 @@ class FluenceSession:
         max_retries: int | None = None,
         limits: Sequence[str | RateLimit] = DOCUMENTED_LIMITS,
         limiter: str | Limiter | None = "memory",
+        cache: str | CacheStore | None = None,
         hooks: Sequence[Hook] = (),
         default_headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
@@ -129,6 +137,8 @@ class FluenceSession:
             allow_insecure=allow_insecure,
         )
         self._limiter = _limiter(limiter, limits, self._key, self._origin)
+        self._cache = None if cache is None else Cache(open_store(cache))
+        self._own_store = self._cache.store if self._cache and isinstance(cache, str) else None
         self._options = _Options(retry=retry or RetryPolicy()).changed(
             {"timeout": timeout, "max_retries": max_retries, "extra_headers": default_headers}
         )
@@ -188,8 +198,15 @@ class FluenceSession:
             call_id=call_id,
             started=exchange.clock(),
             meta=Meta(tags=dict(options.tags)),
+            cached=self._cached(options, body.data),
         )
         return exchange, call
+
+    def _cached(self, options: _Options, body: bytes) -> Cached | None:
+        if self._cache is None:
+            return None
+        url, key = self._origin.completions_url, self._key.reveal()
+        return self._cache.place(options.cache, body, url, key, options.extra_headers)
 
     def _headers(self, options: _Options, *, stream: bool, call_id: str) -> Mapping[str, str]:
         return {
@@ -214,6 +231,8 @@ class FluenceSession:
     async def aclose(self) -> None:
         """Close every connection; the session cannot be used after that. Idempotent."""
         await self._binding.aclose()
+        if self._own_store is not None:
+            await self._own_store.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -26,6 +26,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("sansio",),
     ("tools",),
     ("transports", "limiter"),
+    ("cache",),
     ("exchange",),
     ("stream",),
     ("tool_run", "typed_answer"),
@@ -47,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket clocks codec docstring error_bodies fold lenient_json origin"
+        "answer_type bucket caching clocks codec docstring error_bodies fold lenient_json origin"
         " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
         " tool_calls",
     ),
@@ -58,11 +59,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
         " aiohttp _aiohttp_connections _aiohttp_response httpcore",
     ),
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),
+    "cache": package("cache", "_flight _store cache memory sqlite"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
-    "completions": ("completions",),
+    "completions": ("_cached", "completions"),
     "session": ("_binding", "session"),
     "door": ("",),
     "server": (
@@ -78,7 +80,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *package("cli", "app asking blocks chat conversation drawn markdown render serve terminal"),
     ),
     "testing": (
-        *package("testing", "fault_table server"),
+        *package("testing", "cache_contract fault_table server"),
         *package(
             "testing.transport_contract",
             "_expect _server bodies cancelling closing connecting encodings heads sending",
@@ -113,6 +115,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
         {
             "transports",
             "limiter",
+            "cache",
             "exchange",
             "stream",
             "tool_run",

@@ -62,7 +62,7 @@ class AnswerType(Generic[T]):
             schema = schema_of(kind)
         self._decoder = msgspec.json.Decoder(kind)
         strict = strict_schema(schema)
-        self.response_format = ResponseFormat(
+        self.response_format: ResponseFormat = ResponseFormat(
             type="json_schema",
             json_schema=JSONSchema(
                 name=re.sub(r"[^a-zA-Z0-9_-]+", "_", self._name)[:64].strip("_") or "answer",

@@ -564,4 +564,4 @@ def seconds_for(chunks: Sequence[ChatCompletionChunk]) -> float:
 def test_folding_takes_linear_time(make: Any) -> None:
     few = seconds_for([make(n) for n in range(500)])
     many = seconds_for([make(n) for n in range(10_000)])
-    assert many < 100 * few + 0.05  # linear is 20, quadratic 400
+    assert many < 100 * few + 0.3  # linear is 20, quadratic 400

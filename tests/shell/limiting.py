@@ -117,7 +117,9 @@ async def calls(limiter: Limiter, count: int, note: Callable[[], None] = lambda:
 
 
 def until_waiting(limiter: Limiter, count: int) -> None:
+    give_up = time.monotonic() + DEADLOCK_S
     while limiter.snapshot().waiting < count:
+        assert time.monotonic() < give_up
         time.sleep(0.001)
 
 

@@ -34,6 +34,16 @@ from fluence_async import (
     Usage,
     tool,
 )
+from fluence_async.cache import CacheStore, MemoryCache, SqliteCache
+
+
+def caches(store: CacheStore) -> None:
+    FluenceSession(cache=None).with_options(cache=False)
+    FluenceSession(cache="sqlite").with_options(cache=60)
+    FluenceSession(cache=store)
+    FluenceSession(cache=MemoryCache(max_bytes=2**20))
+    FluenceSession(cache=SqliteCache("answers.sqlite3"))
+    FluenceSession(cache=7)  # type: ignore[arg-type]
 
 
 async def create(fluence: FluenceSession, streamed: bool) -> None:

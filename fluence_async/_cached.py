@@ -1,0 +1,209 @@
+"""A call that need not be sent: its answer comes from the store or from an equal call under way.
+
+```
+call → an equal one under way? its tape : stored? its recording : exchange.run, recorded as it comes
+```
+
+Law: what is replayed is read like any response, from its first byte, by the caller's own stream
+with the caller's own clocks. Only what has been read to its end and is whole is kept. An error is
+shared by those who would have met it: not that of another's clock, nor a stream's by a plain call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from copy import copy
+from functools import partial
+from typing import NoReturn, TypeVar, cast
+
+import anyio
+from msgspec.structs import replace
+
+from ._call import Call
+from ._exchange import Exchange
+from ._sansio.caching import is_whole
+from ._sansio.codec import is_json
+from .cache._flight import Flight, Tape, View
+from .errors import APITimeoutError, FluenceError, LimitWaitError, StreamError
+from .stream import ChatStream
+from .transports._base import Response
+from .types import ChatCompletion
+
+__all__ = ["answered"]
+
+T = TypeVar("T")
+Begin = Callable[[Call, Response], Awaitable[T]]
+
+
+async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
+    """What `begin` makes of the answer to `call`, wherever that comes from.
+
+    Raises:
+        FluenceError: As of `exchange.run`.
+    """
+    assert call.cached is not None
+    name = call.cached.key.name
+    while True:
+        flight = exchange.flights.get(name)
+        if flight is None:
+            flight = exchange.flights[name] = Flight(partial(_forget, exchange.flights, name))
+        with flight:
+            if flight.take_lead(stream=call.stream):
+                return await _lead(exchange, call, flight, begin)
+            if flight.error is None and flight.tape is None:
+                await _wait(exchange, call, flight)
+            if flight.error is not None and flight.stream is call.stream:
+                _share(exchange, call, flight.error)
+            elif flight.tape is not None:
+                if call.stream or not flight.tape.streamed:
+                    return await _replay(exchange, call, flight, flight.tape, begin)
+                try:
+                    return cast("T", await _fold(exchange, call, flight, flight.tape))
+                except StreamError:  # a plain answer has shown nothing yet: asked for again
+                    flight.forget()
+                    call.meta.coalesced, call.meta.first_token_s = False, None
+
+
+def _forget(flights: dict[str, Flight], name: str, flight: Flight) -> None:
+    if flights.get(name) is flight:
+        del flights[name]
+
+
+# ─── the first of equal calls ─────────────────────────────────────────────────────────────
+
+
+async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T]) -> T:
+    assert call.cached is not None
+    tape: Tape | None = None
+    shared: FluenceError | None = None
+
+    async def record(call: Call, response: Response) -> T:
+        nonlocal tape
+        streamed = call.stream and not is_json(response.headers.get("content-type", ""))
+        keep = partial(_keep, exchange, call, flight)
+        recorded = Tape(response, streamed=streamed, on_end=keep)
+        recorded.request_id = call.meta.request_id
+        view = View(recorded, flight, headers=response.headers)
+        try:
+            result = await begin(call, view)
+        except BaseException:
+            view.abort()
+            raise
+        tape = recorded
+        return result
+
+    try:
+        recording = await call.cached.cache.read(call.cached.key, call.cached.ttl_s)
+        if recording is None:
+            return await exchange.run(call, record)
+        flight.forget()
+        tape = Tape.stored(recording)
+        if tape.streamed and not call.stream:
+            return cast("T", await _fold(exchange, call, flight, tape))
+        return await _replay(exchange, call, flight, tape, begin)
+    except FluenceError as error:
+        if not _of_own_clock(error):
+            shared = error
+        raise
+    finally:
+        flight.land(tape=tape, error=shared)
+
+
+async def _keep(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> None:
+    """Store what is whole; from then on it is found there."""
+    cached = call.cached
+    assert cached is not None
+    body = tape.body
+    try:
+        if is_whole(body, streamed=tape.streamed, choices=call.choices, key=exchange.key):
+            await cached.cache.write(
+                cached.key,
+                body,
+                ttl_s=cached.ttl_s,
+                streamed=tape.streamed,
+                request_id=tape.request_id,
+            )
+    finally:
+        flight.forget()
+
+
+def _of_own_clock(error: FluenceError) -> bool:
+    """An error that an equal call which began later need not have."""
+    return isinstance(error, LimitWaitError) or (
+        isinstance(error, APITimeoutError) and error.clock == "total"
+    )
+
+
+# ─── and the others ───────────────────────────────────────────────────────────────────────
+
+
+async def _wait(exchange: Exchange, call: Call, flight: Flight) -> None:
+    try:
+        with anyio.CancelScope(deadline=call.total.at) as scope:
+            await flight.wait()
+        if scope.cancelled_caught:
+            raise call.timed_out("total", "waiting for an equal call")
+    except BaseException as error:
+        _tell_failed(exchange, call, error)
+        raise
+
+
+def _share(exchange: Exchange, call: Call, error: FluenceError) -> NoReturn:
+    """Raise what the leader's request failed of, as this call's own."""
+    own = copy(error)
+    if error.meta is not None:
+        call.meta = replace(error.meta, coalesced=True, tags=call.meta.tags)
+    call.meta.total_s = exchange.clock() - call.started
+    _tell_failed(exchange, call, own)
+    raise own from error
+
+
+def _tell_failed(exchange: Exchange, call: Call, error: BaseException) -> None:
+    exchange.telling.started(call)
+    if isinstance(error, FluenceError):
+        error.meta = call.meta
+    exchange.telling.failed(call, error)
+
+
+async def _replay(exchange: Exchange, call: Call, flight: Flight, tape: Tape, begin: Begin[T]) -> T:
+    """Read a tape from its start, as `begin` reads any response."""
+    exchange.telling.started(call)
+    view = _viewed(call, flight, tape)
+    try:
+        return await begin(call, view)
+    except BaseException as error:
+        view.abort()
+        if isinstance(error, FluenceError):
+            error.meta = call.meta
+        exchange.telling.failed(call, error)
+        raise
+
+
+async def _fold(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> ChatCompletion:
+    """The whole answer of a stream, for who asked for it whole; a StreamError is not told."""
+    view = _viewed(call, flight, tape)
+    stream = ChatStream(view, call, key=exchange.key, clock=exchange.clock)
+    try:
+        await stream.begin(_untold)
+        completion = await stream.get_final_completion()
+    except BaseException as error:
+        view.abort()
+        if not isinstance(error, StreamError):
+            _tell_failed(exchange, call, error)
+        raise
+    finally:
+        await stream.aclose()
+    exchange.telling.started(call)
+    exchange.telling.finished(call, completion)
+    return completion
+
+
+def _viewed(call: Call, flight: Flight, tape: Tape) -> View:
+    meta = call.meta
+    meta.cached, meta.coalesced = tape.cached, not tape.cached
+    meta.request_id = tape.request_id
+    return View(tape, flight)
+
+
+def _untold(stream: ChatStream, error: FluenceError | None) -> None:
+    """Who folds a stream tells of its end."""

@@ -1,0 +1,55 @@
+"""Where answers are kept: what a store must do to stand behind a session.
+
+Law: a store keeps bytes and understands nothing. It may lose anything at any time and may raise
+whatever it likes: to the caller of a session that is a miss and a warning. What it hands out is
+checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, runtime_checkable
+
+__all__ = ["DAY_S", "CacheStore", "check_bounds"]
+
+DAY_S = 86_400.0
+
+
+@runtime_checkable
+class CacheStore(Protocol):
+    """A store of your own: `FluenceSession(cache=my_store)`. It passes the contract in
+    `fluence_async.testing.cache_contract`.
+
+    Attributes:
+        ttl_s: How long an answer is kept where the call does not say, in seconds.
+    """
+
+    ttl_s: float
+
+    async def get(self, key: str) -> bytes | None:
+        """The value of `key`; None if there is none, or none any more."""
+        ...
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        """Keep `value` under `key` for `ttl_s` seconds, in place of what was there."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Forget `key`; it need not be there."""
+        ...
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of files and connections. Idempotent."""
+        ...
+
+
+def check_bounds(max_bytes: int, ttl_s: float) -> None:
+    """Refuse what no store can keep to."""
+    if not max_bytes >= 1:
+        raise ValueError(f"max_bytes={max_bytes!r}: must be 1 byte or more")
+    if not 0 < ttl_s < math.inf:
+        raise ValueError(f"ttl_s={ttl_s!r}: must be above 0 seconds, and finite")
