@@ -65,16 +65,16 @@ class FunctionTool(Generic[P, R]):
     ) -> None:
         self._function: Callable[P, R] = function
         about, of_parameters = described(function.__doc__)
-        self.name = _checked_name(name or str(getattr(function, "__name__", "")))
-        self.description = about if description is None else description
+        self.name: str = _checked_name(name or str(getattr(function, "__name__", "")))
+        self.description: str = about if description is None else description
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout={timeout!r}: must be above 0 seconds; None means no bound")
         self.timeout = timeout
-        self.in_thread = thread and not inspect.iscoroutinefunction(function)
+        self.in_thread: bool = thread and not inspect.iscoroutinefunction(function)
         arguments = _arguments(function, self.name, of_parameters)
         self._decoder = msgspec.json.Decoder(arguments)
-        self.parameters = _parameters(arguments, strict=bool(strict))
-        self.definition = Tool(
+        self.parameters: dict[str, Any] = _parameters(arguments, strict=bool(strict))
+        self.definition: Tool = Tool(
             function=FunctionDefinition(
                 name=self.name,
                 description=self.description or None,

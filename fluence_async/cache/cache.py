@@ -20,7 +20,7 @@ from .memory import MemoryCache
 
 __all__ = ["Cache", "Cached", "check_asked"]
 
-logger = logging.getLogger("fluence_async")
+_logger = logging.getLogger("fluence_async")
 _STORE_S = 2.0
 """How long a store may take: who waits for it could have asked the server by then."""
 
@@ -86,7 +86,7 @@ class Cache:
             return None
         recording = unseal(sealed, key) if isinstance(sealed, bytes) else None
         if recording is None:
-            logger.warning("the cache %r held a damaged answer, which is dropped", self.store)
+            _logger.warning("the cache %r held a damaged answer, which is dropped", self.store)
             await self._delete(key)
         elif is_fresh(recording, now=self._clock(), ttl_s=ttl_s):
             return recording
@@ -122,7 +122,7 @@ class Cache:
         """Once, until it works again."""
         level = logging.DEBUG if self._warned else logging.WARNING
         self._warned = True
-        logger.log(
+        _logger.log(
             level,
             "the cache %r could not be %s (%s: %s); calls go on without it",
             self.store,

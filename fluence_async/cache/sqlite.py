@@ -31,7 +31,7 @@ __all__ = ["SqliteCache"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-logger = logging.getLogger("fluence_async")
+_logger = logging.getLogger("fluence_async")
 _turns: RunVar[CapacityLimiter] = RunVar("fluence_async.cache.sqlite")
 
 _of_parents: list[sqlite3.Connection | None] = []
@@ -191,7 +191,7 @@ class SqliteCache:
                 self._path.replace(f"{self._path}.broken")
                 for part in ("-wal", "-shm"):
                     Path(f"{self._path}{part}").unlink(missing_ok=True)
-        logger.warning("the cache %s is damaged (%s): begun anew", self._path, error)
+        _logger.warning("the cache %s is damaged (%s): begun anew", self._path, error)
 
     def _close(self) -> None:
         with self._lock:
