@@ -13,6 +13,7 @@ Rejected: an async generator, which can be left suspended with the connection in
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -22,11 +23,11 @@ from typing import NoReturn, Self
 import anyio
 
 from ._call import Call, read_body
-from ._sansio.clocks import Deadline, soonest
 from ._sansio.codec import ChunkDecoder, is_event_stream, is_json
 from ._sansio.fold import Fold
 from ._sansio.secret import ApiKey
 from .errors import (
+    Clock,
     FluenceError,
     ResponseError,
     StreamError,
@@ -75,6 +76,8 @@ class ChatStream:
         self._decoder = ChunkDecoder(key=key, keep_raw=call.keep_raw)
         self._fold = Fold(call.choices)
         self._ready: deque[ChatCompletionChunk] = deque()
+        self._idle_s = math.inf if call.timeout.idle is None else call.timeout.idle
+        self._progress_s = math.inf if call.timeout.progress is None else call.timeout.progress
         self._error: FluenceError | None = None
         self._ended = False
         self._closed = False
@@ -136,14 +139,12 @@ class ChatStream:
         Raises:
             StreamError: The stream broke; `partial` has what had arrived.
         """
-        try:
-            return self._ready.popleft()
-        except IndexError:
-            pass
-        await self._read()
-        if self._ready:
-            return self._ready.popleft()
-        raise StopAsyncIteration
+        ready = self._ready
+        if not ready:
+            await self._read()
+            if not ready:
+                raise StopAsyncIteration
+        return ready.popleft()
 
     def take_ready(self) -> list[ChatCompletionChunk]:
         """The chunks that have come already, without waiting for more; perhaps none."""
@@ -213,41 +214,44 @@ class ChatStream:
             raise RuntimeError("two tasks read one stream at once: give each a stream of its own")
         self._reading = True
         try:
-            await self._read_until_ready()
+            progress_at = None
+            while not self._ready and not self._ended:
+                self._check()
+                if self._decoder.done:
+                    await self._finish()
+                    return
+                now = self._clock()
+                if progress_at is None:
+                    progress_at = now + self._progress_s
+                until = min(now + self._idle_s, progress_at, self._call.total.at)
+                await self._receive(until, progress_at)
         finally:
             self._reading = False
 
-    async def _read_until_ready(self) -> None:
-        decoder, clock, timeout = self._decoder, self._clock, self._call.timeout
-        progress = None
-        while not self._ready and not self._ended:
-            if self._closed and self._error is None:
-                self._error = self._told(
-                    StreamInterruptedError("the stream was closed before its end was read")
-                )
-            if self._error is not None:
-                raise self._error
-            if decoder.error is not None:
-                self._fail(decoder.error)
-            if decoder.done:
-                await self._finish()
-                return
-            now = clock()
-            if progress is None:
-                progress = Deadline.after(now, timeout.progress, "progress")
-            until = soonest(Deadline.after(now, timeout.idle, "idle"), progress, self._call.total)
-            try:
-                data = await self._response.receive(until.at)
-            except BodyTimeout:
-                self._time_out(until)
-            except BodyBroken as error:
-                if not self._closed:
-                    self._fail(self._broken(error), cause=error)
-                continue
-            if data:
-                self._accept(decoder.feed(data))
-            else:
-                await self._end_of_body()
+    def _check(self) -> None:
+        """Raise what there is to raise, once everything before it has been read."""
+        if self._closed and self._error is None:
+            self._error = self._told(
+                StreamInterruptedError("the stream was closed before its end was read")
+            )
+        if self._error is not None:
+            raise self._error
+        if self._decoder.error is not None:
+            self._fail(self._decoder.error)
+
+    async def _receive(self, until: float, progress_at: float) -> None:
+        try:
+            data = await self._response.receive(until)
+        except BodyTimeout:
+            self._time_out(until, progress_at)
+        except BodyBroken as error:
+            if not self._closed:
+                self._fail(self._broken(error), cause=error)
+            return
+        if data:
+            self._accept(self._decoder.feed(data))
+        else:
+            await self._end_of_body()
 
     def _accept(self, chunks: list[ChatCompletionChunk]) -> None:
         if not chunks:
@@ -278,17 +282,19 @@ class ChatStream:
         self._tell_done(None)
         await self.aclose()
 
-    def _time_out(self, until: Deadline) -> NoReturn:
-        seconds = getattr(self._call.timeout, until.clock)
-        what = {
-            "idle": "the server sent nothing",
-            "progress": "the server sent no event, only pings",
-            "total": "the answer was not whole",
-        }[until.clock]
+    def _time_out(self, until: float, progress_at: float) -> NoReturn:
+        clock: Clock
+        if until == self._call.total.at:
+            clock, what = "total", "the answer was not whole"
+        elif until == progress_at and self._progress_s != self._idle_s:
+            clock, what = "progress", "the server sent no event, only pings"
+        else:
+            clock, what = "idle", "the server sent nothing"
+        seconds = getattr(self._call.timeout, clock)
         self._fail(
             StreamTimeoutError(
-                f"{what} for {seconds:g} s; allow more with timeout=Timeout({until.clock}=...)",
-                clock=until.clock,
+                f"{what} for {seconds:g} s; allow more with timeout=Timeout({clock}=...)",
+                clock=clock,
             )
         )
 

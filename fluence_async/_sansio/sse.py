@@ -184,7 +184,7 @@ class SSEDecoder:
         if last < 0:
             self._tail += data
             return b"", 0
-        buffer = bytes(self._tail) + data
+        buffer = bytes(self._tail) + data if held else data
         end = held + last + 1
         if not buffer.startswith(b"data: {") or not buffer.endswith(b"}\n\n", 0, end):
             return None
@@ -194,7 +194,8 @@ class SSEDecoder:
         if b"\n" in b"".join(inner) or not _is_utf8(lines):
             return None
         self._at_start = False
-        self._tail[:] = buffer[end:]
+        if held or end < len(buffer):
+            self._tail[:] = buffer[end:]
         return lines, len(inner)
 
     def _bound(self, line: int) -> None:

@@ -253,6 +253,21 @@ def test_a_text_that_looks_like_something_else_stays_text(content: str) -> None:
         assert texts_of({"choices": [{"delta": {"content": content}, **rest}]}) == [content]
 
 
+def test_a_null_within_a_free_form_is_an_answer() -> None:
+    free: dict[str, Any] = {"a": None, "b": [None, 1]}
+    message = {
+        "content": [{"type": "file", "file": free, "text": None}],
+        "annotations": [free],
+        "audio": free,
+    }
+    for index in (0, "0"):  # the second is read by the lenient way
+        answer = completion_of(answer_with(message, index=index, logprobs=free))
+        assert answer.choices[0].logprobs == answer.message.audio == free
+        assert answer.message.annotations == [free]
+        assert isinstance(answer.message.content, list)
+        assert answer.message.content[0].file == free
+
+
 def test_an_answer_without_choices_is_one_but_a_body_without_any_is_not() -> None:
     assert completion_of({"id": "c", "choices": []}) == ChatCompletion(id="c")
     for body in ({}, {"id": "c"}, {"status": "ok"}, {"choices": None}, {"choices": {}}):

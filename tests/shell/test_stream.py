@@ -160,6 +160,15 @@ async def test_silence_ends_of_the_idle_clock() -> None:
     assert anyio.current_time() - started == pytest.approx(7)
 
 
+async def test_a_progress_clock_shorter_than_the_idle_one_ends_silence_first() -> None:
+    error = await broken(
+        Answer(text("Hel"), STALL), StreamTimeoutError, timeout=Timeout(idle=20, progress=5)
+    )
+    assert isinstance(error, StreamTimeoutError)
+    assert error.clock == "progress"
+    assert "5 s" in str(error)
+
+
 async def test_pings_for_ever_end_of_the_progress_clock() -> None:
     started = anyio.current_time()
     pings = [step for _ in range(100) for step in (PING, 1.0)]
