@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ._sansio.clocks import Deadline, soonest
+from ._sansio.clocks import Deadline
 from .cache.cache import Cached
 from .errors import APIConnectionError, APITimeoutError, Clock, ResponseError
 from .meta import Meta
@@ -75,12 +75,15 @@ async def read_body(call: Call, response: Response, clock: Callable[[], float]) 
     """
     parts: list[bytes] = []
     size = 0
+    total = call.total.at
+    idle_s = math.inf if call.timeout.idle is None else call.timeout.idle
     while True:
-        deadline = soonest(Deadline.after(clock(), call.timeout.idle, "idle"), call.total)
+        until = min(clock() + idle_s, total)
         try:
-            data = await response.receive(deadline.at)
+            data = await response.receive(until)
         except BodyTimeout as error:
-            raise call.timed_out(deadline.clock, "reading the answer") from error
+            ran_out: Clock = "total" if until == total else "idle"
+            raise call.timed_out(ran_out, "reading the answer") from error
         except BodyBroken as error:
             if error.undecodable:
                 raise ResponseError(str(error), status_code=response.status) from error

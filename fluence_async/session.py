@@ -37,7 +37,7 @@ from .transports._base import Transport
 __all__ = ["FluenceSession"]
 
 _LANES = {"interactive": 0, "batch": 1}
-_OPTIONS = CallOptions.__annotations__.keys()
+_OPTIONS = frozenset(CallOptions.__annotations__)
 
 
 class _Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
         if unknown:
             raise TypeError(
                 f"unknown option {', '.join(sorted(map(repr, unknown)))}: "
-                f"one of {', '.join(_OPTIONS)}"
+                f"one of {', '.join(sorted(_OPTIONS))}"
             )
         changes = {name: value for name, value in options.items() if value is not None}
         if "timeout" in changes:
@@ -178,10 +178,11 @@ class FluenceSession:
 
     def _prepare(self, params: Mapping[str, Any], *, stream: bool) -> tuple[Exchange, Call]:
         """Check everything that can be checked before anything is spent."""
-        given = {name: value for name, value in params.items() if name in _OPTIONS}
-        options = self._options.changed(given) if given else self._options
-        wire = {name: value for name, value in params.items() if name not in _OPTIONS}
-        body = encode_request(wire, stream=stream)
+        options = self._options
+        if not _OPTIONS.isdisjoint(params):
+            options = options.changed({name: params[name] for name in _OPTIONS & params.keys()})
+            params = {name: value for name, value in params.items() if name not in _OPTIONS}
+        body = encode_request(params, stream=stream)
         exchange = self._binding.get()
         call_id = os.urandom(16).hex()
         call = Call(

@@ -41,11 +41,10 @@ def encode_request(params: Mapping[str, Any], *, stream: bool) -> RequestBody:
         TypeError: A parameter of the wrong type, or one that is not known.
     """
     body = {name: value for name, value in params.items() if value is not None}
-    unknown = params.keys() - _KNOWN
-    if unknown:
+    if not params.keys() <= _KNOWN:
+        unknown = ", ".join(sorted(map(repr, params.keys() - _KNOWN)))
         raise TypeError(
-            f"unknown parameter {', '.join(sorted(map(repr, unknown)))}; what only your server "
-            "knows goes into extra_body={...}"
+            f"unknown parameter {unknown}; what only your server knows goes into extra_body={{...}}"
         )
     extra = body.pop("extra_body", {})
     if not isinstance(extra, Mapping):

@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
 import time
 from typing import Any
 
-import aiohttp
-import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluence_async.server import tokens
-from fluence_async.server.chat import ChatRequest, parse
 from fluence_async.server.refusal import Refusal
 from fluence_async.server.responders import arithmetic, schema
-from fluence_async.server.responders.rules import Rules
-from fluence_async.server.turn import Turn
-from fluence_async.testing import (
-    Answer,
-    Call,
-    Close,
-    Done,
-    End,
-    Event,
-    Finish,
-    FluenceServer,
-    Lost,
-    Pause,
-    Pings,
-    Raw,
-    Repeat,
-    Reply,
-    ReplyLike,
-    Reset,
-    Stall,
-    Status,
-    Stream,
-    Trickle,
-)
-from tests.programs.raw_http import HELLO, ask, connect, exchange, read_all, request
-from tests.programs.raw_http import parse as read
-
-pytestmark = pytest.mark.anyio
-
-
 
 
 @pytest.mark.parametrize(
@@ -213,20 +178,3 @@ def test_no_text_makes_a_sum_fail(text: str) -> None:
     found = arithmetic.find(text)
     if found is not None:
         arithmetic.solve(found)
-
-
-@given(st.text(max_size=200))
-def test_there_is_an_answer_to_any_text(text: str) -> None:
-    chat = ChatRequest(model="fluence-chat", messages=[{"role": "user", "content": text}])  # type: ignore[list-item]
-    assert chat
-    assert say(messages=[{"role": "user", "content": text}]) is not None
-
-
-def test_a_long_text_is_answered_quickly() -> None:
-    for text in ("a " * 200_000, "1+" * 200_000, "(" * 400_000, "A B. " * 100_000, "x" * 400_000):
-        before = time.monotonic()
-        say(f"Summarize or compute: {text}")
-        say(text, tools=[WEATHER], tool_choice="required")
-        assert time.monotonic() - before < 20
-
-

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
-import re
 import time
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fluence_async.server import tokens
-from fluence_async.server.chat import ChatRequest, parse
-from fluence_async.server.refusal import Refusal
-from fluence_async.server.responders import arithmetic, schema
-from fluence_async.server.responders.rules import Rules
-from fluence_async.server.turn import Turn
 from fluence_async.testing import (
     Answer,
     Call,
@@ -43,11 +32,10 @@ from fluence_async.testing import (
     Stream,
     Trickle,
 )
-from tests.programs.raw_http import HELLO, ask, connect, exchange, read_all, request
+from tests.programs.raw_http import HELLO, ask, connect, exchange, request
 from tests.programs.raw_http import parse as read
 
 pytestmark = pytest.mark.anyio
-
 
 
 STREAMED = {**HELLO, "stream": True}
@@ -323,4 +311,3 @@ async def test_an_answer_may_call_tools_and_say_what_it_cost() -> None:
 async def test_what_is_written_can_be_read_in_a_repr() -> None:
     assert repr(Status(500)).startswith("Status(status=500")
     assert "Script" in repr(FluenceServer()._script)
-    assert read_all

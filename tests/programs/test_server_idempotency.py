@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import json
-import logging
-import math
-import socket
-import sys
-import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fluence_async.server.idempotency import Idempotency
-from fluence_async.server.windows import Windows
 from fluence_async.testing import (
     Answer,
     FluenceServer,
     Lost,
-    Pause,
     Refusal,
-    Repeat,
     Reset,
-    Stall,
     Status,
-    Stream,
     Turn,
 )
 from tests.programs.raw_http import HELLO, ask, connect, exchange, parse, read_all, request
-from tests.virtual import VirtualLoop
 
 pytestmark = pytest.mark.anyio
-VIRTUAL = pytest.mark.parametrize(
-    "anyio_backend", [pytest.param(("asyncio", {"loop_factory": VirtualLoop}), id="virtual")]
-)
 
 
 def changed(**changes: Any) -> dict[str, Any]:
     return {**HELLO, **changes}
-
 
 
 KEYED = {"headers": {"idempotency-key": "k1"}}
@@ -172,5 +152,3 @@ async def test_a_result_is_kept_for_a_day_and_the_oldest_go_first(
     assert await fresh("a")
     with pytest.raises(Refusal):
         await kept.once("d", b"other", execute)
-
-

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import logging
-import math
 import socket
 import sys
 import time
@@ -15,25 +13,16 @@ from urllib.parse import urlsplit
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fluence_async.server.idempotency import Idempotency
-from fluence_async.server.windows import Windows
 from fluence_async.testing import (
-    Answer,
     FluenceServer,
-    Lost,
     Pause,
-    Refusal,
     Repeat,
     Reset,
     Stall,
-    Status,
     Stream,
-    Turn,
 )
-from tests.programs.raw_http import HELLO, ask, connect, exchange, parse, read_all, request
+from tests.programs.raw_http import HELLO, ask, connect, exchange, read_all, request
 from tests.virtual import VirtualLoop
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +33,6 @@ VIRTUAL = pytest.mark.parametrize(
 
 def changed(**changes: Any) -> dict[str, Any]:
     return {**HELLO, **changes}
-
-
 
 
 async def test_it_is_gone_when_it_is_closed() -> None:

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import json
-import logging
 import math
-import socket
-import sys
-import time
 from typing import Any
-from urllib.parse import urlsplit
 
-import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluence_async.server.idempotency import Idempotency
 from fluence_async.server.windows import Windows
 from fluence_async.testing import (
-    Answer,
     FluenceServer,
-    Lost,
-    Pause,
-    Refusal,
-    Repeat,
-    Reset,
-    Stall,
-    Status,
-    Stream,
-    Turn,
 )
-from tests.programs.raw_http import HELLO, ask, connect, exchange, parse, read_all, request
+from tests.programs.raw_http import HELLO, ask
 from tests.virtual import VirtualLoop
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +25,6 @@ VIRTUAL = pytest.mark.parametrize(
 
 def changed(**changes: Any) -> dict[str, Any]:
     return {**HELLO, **changes}
-
-
 
 
 @VIRTUAL
@@ -149,5 +128,3 @@ def test_a_request_is_accepted_exactly_if_every_window_has_room(gaps: list[int])
                 for period, count in ((60, 3), (3600, 5))
             )
             assert any(at + period == free for at in accepted for period in (60, 3600))
-
-
