@@ -241,7 +241,9 @@ def test_what_is_not_known_is_none(kind: type[FluenceError]) -> None:
         },
     )
     assert error.meta is None
-    for name in ("code", "param", "retry_after", "partial", "usage"):
+    if isinstance(error, StreamError):
+        assert (error.partial, error.usage) == (None, None)
+    for name in ("code", "param", "retry_after"):
         assert getattr(error, name, None) is None
     assert getattr(error, "body", "") == ""
     assert getattr(error, "permanent", False) is False

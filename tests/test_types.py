@@ -158,6 +158,8 @@ def test_every_completion_has_its_own_meta() -> None:
     one.meta.attempts = 3
     assert one.meta is one.meta
     assert one.meta == Meta(attempts=3)
+    one.__dict__["meta"] = Meta(attempts=4)  # as a session does
+    assert one.meta == Meta(attempts=4)
     assert other.meta == Meta()
 
 
@@ -288,8 +290,13 @@ def test_the_roles_are_those_of_the_wire() -> None:
     )
 
 
-def test_fields_are_given_by_name_only() -> None:
-    with pytest.raises(TypeError):
-        Message("user", "Hi")  # type: ignore[misc]
-    with pytest.raises(TypeError):
-        FunctionCallDelta("f")  # type: ignore[misc]
+@pytest.mark.parametrize("noun", STRUCTS)
+def test_fields_are_given_by_name_only(noun: type[msgspec.Struct]) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        noun("x")
+
+
+def test_what_is_not_said_is_the_first_choice_at_no_time() -> None:
+    assert (Choice().index, ChunkChoice().index) == (0, 0)
+    assert (ChatCompletion().created, ChatCompletionChunk().created) == (0, 0)
+    assert Usage() == Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
