@@ -21,7 +21,6 @@ from fluence_async.types import (
     ContentPart,
     Delta,
     FunctionCall,
-    FunctionCallDelta,
     FunctionDefinition,
     ImageURL,
     InputAudio,
