@@ -27,6 +27,7 @@ from .cache._flight import Flight
 from .errors import (
     APIConnectionError,
     APITimeoutError,
+    Clock,
     FluenceError,
     RateLimitError,
     ResponseError,
@@ -150,13 +151,14 @@ class Exchange:
     async def _send(self, call: Call) -> Response:
         permit = await self._acquire(call)
         timeout = call.timeout
-        until = soonest(Deadline.after(self.clock(), timeout.first_byte, "first_byte"), call.total)
+        first_byte_s = math.inf if timeout.first_byte is None else timeout.first_byte
+        until = min(self.clock() + first_byte_s, call.total.at)
         request = Request(
             url=call.url,
             headers=call.headers,
             body=call.body,
             connect_timeout=timeout.connect,
-            deadline=until.at,
+            deadline=until,
             on_sent=permit.sent if permit is not None else _nothing,
         )
         call.meta.attempts += 1
@@ -165,7 +167,8 @@ class Exchange:
             if permit is not None:
                 permit.settle()
         except SendTimeout as error:
-            raise call.timed_out(until.clock, "waiting for the response's headers") from error
+            ran_out: Clock = "total" if until == call.total.at else "first_byte"
+            raise call.timed_out(ran_out, "waiting for the response's headers") from error
         except TransportError as error:
             raise self._public(call, error) from error
         finally:

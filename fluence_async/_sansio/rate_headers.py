@@ -43,6 +43,8 @@ def _count(text: str) -> int | None:
 def _seconds(text: str) -> float | None:
     if _SECONDS.fullmatch(text):
         return float(text)
+    if (part := _PART.fullmatch(text)) is not None:
+        return float(part[1]) * _UNITS[part[2]]
     if _DURATION.fullmatch(text):
         return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     return None
