@@ -322,9 +322,11 @@ class ChatStream:
         on_done, self._on_done = self._on_done, _ignore
         meta = self._call.meta
         meta.total_s = self._clock() - self._call.started
-        usage, first = self._fold.usage, meta.first_token_s
-        if usage is not None and first is not None and meta.total_s > first:
-            meta.tokens_per_s = max(usage.completion_tokens - 1, 0) / (meta.total_s - first)
+        tokens = self._fold.usage.completion_tokens if self._fold.usage is not None else 0
+        first = meta.first_token_s
+        # A count that no float holds is no count.
+        if first is not None and meta.total_s > first and 0 < tokens < 2**53:
+            meta.tokens_per_s = (tokens - 1) / (meta.total_s - first)
         on_done(self, error)
 
     # ─── closing ──────────────────────────────────────────────────────────────────────────

@@ -95,6 +95,16 @@ async def test_the_end_of_the_body_after_every_finish_reason_is_an_end() -> None
         assert not stream.done_seen
 
 
+async def test_an_absurd_usage_does_no_harm() -> None:
+    absurd = event(id="c-1", choices=[], usage={"completion_tokens": 10**400})
+    transport = ScriptedTransport(Answer(text("Hi"), 1.0, FINISH, absurd, DONE))
+    async with session(transport) as fluence:
+        async with fluence.chat.completions.stream(model="m", messages="hi") as stream:
+            assert await read(stream) == "Hi"
+        assert stream.complete
+        assert stream.meta.tokens_per_s is None
+
+
 async def test_one_choice_finished_of_two_is_no_end() -> None:
     transport = ScriptedTransport(Answer(text("a", finish="stop")))
     async with session(transport) as fluence:
