@@ -35,6 +35,17 @@ def session(played: ScriptedTransport | None = None, **options: Any) -> FluenceS
     )
 
 
+class Opened:
+    """Opens scripted transports, and keeps them."""
+
+    def __init__(self) -> None:
+        self.transports: list[ScriptedTransport] = []
+
+    def open(self) -> ScriptedTransport:
+        self.transports.append(ScriptedTransport(GOOD))
+        return self.transports[-1]
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("params", "message"),
@@ -144,24 +155,19 @@ async def test_messages_are_a_str_or_mappings_or_structs_or_an_answers_own() -> 
 
 @pytest.mark.anyio
 async def test_with_options_is_a_variant_over_the_same_connections() -> None:
-    opened: list[ScriptedTransport] = []
-
-    def open_transport() -> ScriptedTransport:
-        opened.append(ScriptedTransport(GOOD))
-        return opened[-1]
-
-    async with session(transport=open_transport, default_headers={"X-A": "1"}) as fluence:
+    opened = Opened()
+    async with session(transport=opened.open, default_headers={"X-A": "1"}) as fluence:
         variant = fluence.with_options(
             tags={"tenant": "t"}, extra_headers={"X-B": "2"}, timeout=5, keep_raw=True
         )
         plain = await fluence.chat.completions.create(model="m", messages="hi")
         other = await variant.chat.completions.create(model="m", messages="hi", tags={"job": "j"})
-    assert len(opened) == 1
+    assert len(opened.transports) == 1
     assert plain.meta.tags == {}
     assert other.meta.tags == {"tenant": "t", "job": "j"}
     assert plain.raw is None
     assert other.raw is not None
-    headers = [request.headers for request in opened[0].requests]
+    headers = [request.headers for request in opened.transports[0].requests]
     assert "X-B" not in headers[0]
     assert (headers[1]["X-A"], headers[1]["X-B"]) == ("1", "2")
     with pytest.raises(TypeError, match="'tiemout'"):
@@ -199,13 +205,8 @@ def test_a_session_has_no_pickle() -> None:
 
 
 def test_one_session_serves_several_loops_one_after_another() -> None:
-    opened: list[ScriptedTransport] = []
-
-    def open_transport() -> ScriptedTransport:
-        opened.append(ScriptedTransport(GOOD))
-        return opened[-1]
-
-    fluence = session(transport=open_transport)
+    opened = Opened()
+    fluence = session(transport=opened.open)
 
     async def ask() -> str:
         return (await fluence.chat.completions.create(model="m", messages="hi")).text
@@ -214,7 +215,7 @@ def test_one_session_serves_several_loops_one_after_another() -> None:
     assert asyncio.run(ask()) == "Hi"
     assert trio.run(ask) == "Hi"
     assert asyncio.run(ask()) == "Hi"
-    assert len(opened) == 4
+    assert len(opened.transports) == 4
 
 
 @pytest.mark.anyio
@@ -244,13 +245,8 @@ async def test_a_second_loop_at_the_same_time_is_refused_with_the_way_out() -> N
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_drops_the_connections_and_the_parent_goes_on() -> None:
-    opened: list[ScriptedTransport] = []
-
-    def open_transport() -> ScriptedTransport:
-        opened.append(ScriptedTransport(GOOD))
-        return opened[-1]
-
-    fluence = session(transport=open_transport)
+    opened = Opened()
+    fluence = session(transport=opened.open)
 
     async def ask() -> str:
         return (await fluence.chat.completions.create(model="m", messages="hi")).text
@@ -260,7 +256,7 @@ def test_a_forked_child_drops_the_connections_and_the_parent_goes_on() -> None:
     child = os.fork()
     if child == 0:  # pragma: no cover - measured in the parent only
         try:
-            os.write(writer, json.dumps([asyncio.run(ask()), len(opened)]).encode())
+            os.write(writer, json.dumps([asyncio.run(ask()), len(opened.transports)]).encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
