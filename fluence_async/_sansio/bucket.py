@@ -32,7 +32,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Mapping
 from copy import copy
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -69,11 +69,15 @@ class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Claim:
     """What one request takes out of all windows together: units of each dimension."""
 
-    __slots__ = ("costs", "state")
+    __slots__ = ("came", "costs", "place", "state")
 
     def __init__(self, costs: Mapping[str, int]) -> None:
         self.costs: Mapping[str, int] = costs
         self.state: int = FRESH
+        self.came: int = 0
+        """When it came to wait; 0 if it does not."""
+        self.place: Any = None
+        """Where a shared store has written it down."""
 
 
 class _Window:
@@ -153,6 +157,9 @@ class Bucket:
     """
 
     __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
+
+    stale_after: Final = NEVER
+    """How long an answer of `take` holds at most: nobody but the asker changes what it says."""
 
     def __init__(
         self,

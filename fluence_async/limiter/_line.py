@@ -25,7 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .._sansio.bucket import NEVER, Claim
+from .._sansio.bucket import FRESH, NEVER, Claim
 from ..errors import APITimeoutError, FluenceError, LimitWaitError
 from ._park import Home, LoopClosed, home_in, loop_of_task
 from ._queue import Waiter, WaitQueue
@@ -89,6 +89,7 @@ class Line:
             known = self.store.earliest(claim, now, rank // 2, self.queue.ahead(rank))
             if until < known > now:
                 raise self._too_late(known - now)
+        claim.came = now
         waiter = Waiter(claim, rank, until, home, self.store)
         self._homes[loop] = home
         home.waiting += 1
@@ -126,12 +127,14 @@ class Line:
             if head.deadline < wake < NEVER:
                 head.known_at = wake
             elif wake:
-                return min(wake, queue.next_deadline())
+                return min(wake, queue.next_deadline(), now + self.store.stale_after)
             self._wake(head, now, here)
         return NEVER
 
     def _wake(self, waiter: Waiter, now: int, here: Any) -> None:
         self._remove(waiter)
+        if waiter.claim.state == FRESH:
+            self.store.release(waiter.claim, now)
         home = waiter.home
         if home.loop is here:
             home.wake(waiter.ticket)

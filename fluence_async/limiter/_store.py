@@ -3,7 +3,7 @@
 Law: a store decides and never waits. It answers each question at once, for one claim, at a time
 that comes in, in nanoseconds of the limiter's clock; the limiter calls it under its lock.
 
-A file that processes share fits as it is, with the boot clock as the limiter's: `take` answers
+A file that processes share (`FileStore`) has the boot clock as the limiter's: `take` answers
 when this process's turn comes, or in a millisecond while another process has the file's lock. A
 store that is itself awaited (Redis) fits under the same queue: the pump then hands the head its
 turn in place of its units; the head awaits the take in its own task, where it can be cancelled,
@@ -27,6 +27,11 @@ class Store(Protocol):
     @property
     def blocked_until(self) -> int:
         """Nobody takes before this."""
+        ...
+
+    @property
+    def stale_after(self) -> int:
+        """For how long an answer of `take` holds at most, in ns: others may change it."""
         ...
 
     def check(self, costs: Mapping[str, int], lane: int) -> None:

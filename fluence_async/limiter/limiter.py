@@ -9,6 +9,7 @@ by any number of loops, threads and sessions at once, and outlives them.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -18,6 +19,8 @@ from anyio import WouldBlock
 from .._sansio.bucket import DONE, FRESH, Bucket, Claim, WindowSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ._line import Line
+from ._process import boot_clock
+from .file import open_store
 
 __all__ = ["Limiter", "LimiterSnapshot", "Permit"]
 
@@ -53,6 +56,8 @@ class Permit(Claim):
     def __init__(self, line: Line, costs: Mapping[str, int]) -> None:
         self.costs = costs
         self.state = FRESH
+        self.came = 0
+        self.place = None
         self.waited_s: float = 0.0
         self._line = line
         self._store = line.store  # after a fork the line has another
@@ -90,7 +95,9 @@ class Limiter:
 
     Args:
         limits: `"100/minute"`, or several, or `RateLimit`s; by default the documented two.
-        clock: Nanoseconds that never go back.
+        path: A file, through which all limiters with the same path, in all processes of this
+            machine, count together; it remembers what they sent. Without it this one is alone.
+        clock: Nanoseconds that never go back; with a path, the same for all processes.
         reserve: The share of each window that only lane 0 may use.
         margin_s: Added to every period and every pause, in seconds: rounding of stamps.
         drift: Added to every period, as a share of it: the rates of two clocks.
@@ -116,7 +123,8 @@ class Limiter:
         self,
         limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
         *,
-        clock: Callable[[], int] = time.monotonic_ns,
+        path: str | os.PathLike[str] | None = None,
+        clock: Callable[[], int] | None = None,
         reserve: float = 0.06,
         margin_s: float = 0.05,
         drift: float = 5e-4,
@@ -127,14 +135,18 @@ class Limiter:
         for name, value in {"margin_s": margin_s, "drift": drift, "unseen_s": unseen_s}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value!r}: must be finite and not negative")
-        store = Bucket(
+        bucket = Bucket(
             read_limits(limits),
             reserve=reserve,
             margin=round(margin_s * _S),
             drift=drift,
             unseen=round(unseen_s * _S),
         )
-        self._line = Line(store, clock)
+        if path is None:
+            self._line = Line(bucket, clock or time.monotonic_ns)
+        else:
+            store = open_store(path, bucket, round(unseen_s * _S))
+            self._line = Line(store, clock or boot_clock())
 
     async def acquire(
         self,

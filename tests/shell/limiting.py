@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from anyio.abc import TaskGroup
 
 from fluence_async.errors import APITimeoutError, LimitWaitError
 from fluence_async.limiter import Limiter, Permit
+
+# ─── in memory and in a file ──────────────────────────────────────────────────────────────
+
+_paths: Iterator[Path] | None = None
+
+
+@pytest.fixture(params=["memory", "file"], autouse=True)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """Where the units of `virtual` and `quick` limiters are, each in a file of its own. A module
+    whose tests hold for both says `from tests.shell.limiting import store`."""
+    global _paths
+    if request.param == "file":
+        _paths = (tmp_path / str(number) for number in itertools.count())
+    yield
+    _paths = None
+
+
+def new_path() -> Path | None:
+    """For one more limiter."""
+    return None if _paths is None else next(_paths)
+
 
 # ─── in virtual time ──────────────────────────────────────────────────────────────────────
 
@@ -33,7 +57,7 @@ def virtual(*limits: str, **options: Any) -> Limiter:
             now = round(anyio.current_time() * 1e9)
         return now
 
-    return Limiter(limits, clock=clock, **options)
+    return Limiter(limits, clock=clock, path=new_path(), **options)
 
 
 async def all_parked() -> None:
@@ -99,7 +123,7 @@ DEADLOCK_S = 20
 
 
 def quick(limit: str = "2/0.01s", **options: Any) -> Limiter:
-    return Limiter(limit, margin_s=0, drift=0, reserve=0, **options)
+    return Limiter(limit, margin_s=0, drift=0, reserve=0, path=new_path(), **options)
 
 
 async def calls(limiter: Limiter, count: int, note: Callable[[], None] = lambda: None) -> None:

@@ -16,6 +16,7 @@ from tests.shell.limiting import (
     all_parked,
     callers,
     left,
+    store,  # noqa: F401
     virtual,
 )
 from tests.virtual import anyio_backend  # noqa: F401

@@ -33,6 +33,7 @@ from tests.shell.limiting import (
     left,
     quick,
     run,
+    store,  # noqa: F401
     until_waiting,
 )
 

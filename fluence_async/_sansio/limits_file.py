@@ -1,0 +1,325 @@
+"""What a limiter's file holds: its records in, bytes out, and back.
+
+    header    what is true of the whole: how many units are in flight, how many entries there are
+    slots     one for each request in flight: whose, since when, its costs
+    tickets   one for each limiter that waits: since when its first caller has, and for what
+    learnt    reserved for what is learnt of the server, with a version of its own; zeros today
+    ring      one entry for each request that has come to an end: by when it had arrived, its costs
+
+Law: every record but the tickets carries its checksum, and none is believed without. A header is
+written whole or not at all. Slots and ring are the truth; what the header says of units in flight
+can be counted again from the slots, and is, if the mark `dirty` tells of a writer that was killed.
+
+Times in slots and ring, in ns, are the file's own: the machine's clock since boot plus `base`,
+which is chosen anew after each boot so that the file's time goes on where it had stopped. Those in
+tickets are of the machine's clock as it is.
+
+Rejected: `mmap` (who reads a file that somebody cuts short, or writes where the disk is full, is
+killed by SIGBUS; a `pread` or `pwrite` raises), a bucket's windows in the file (each process has
+its own, made from the ring, so that it may know other limits than the one beside it).
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from struct import Struct
+from typing import Final, NamedTuple
+
+__all__ = [
+    "DIRTY",
+    "ENTRY_SIZE",
+    "FILE_SIZE",
+    "HEADER_SIZE",
+    "NO_SLOT",
+    "NO_TICKET",
+    "RING",
+    "SLOTS",
+    "SLOTS_AT",
+    "SLOTS_SIZE",
+    "SLOT_SIZE",
+    "TICKETS",
+    "TICKETS_AT",
+    "TICKETS_SIZE",
+    "Costs",
+    "Damaged",
+    "Foreign",
+    "Header",
+    "Slot",
+    "Ticket",
+    "entry_at",
+    "in_order",
+    "pack_entry",
+    "slot_at",
+    "ticket_at",
+    "unpack_entries",
+]
+
+DIMENSIONS: Final = 4
+SLOTS: Final = 4096
+TICKETS: Final = 128
+RING: Final = 65536
+
+_MAGIC = b"flulimit"
+_VERSION = 1
+_HEADER = Struct(f"<II8sIIQ16sqqqqqQ{DIMENSIONS}Q{DIMENSIONS}Q")
+_SLOT = Struct(f"<IIIIQq{DIMENSIONS}Q")
+_TICKET = Struct(f"<QQqq{DIMENSIONS}Q")
+_ENTRY = Struct(f"<IIq{DIMENSIONS}Q")
+_AFTER_CHECKSUM = 8
+
+HEADER_SIZE: Final = _HEADER.size
+SLOT_SIZE: Final = _SLOT.size
+ENTRY_SIZE: Final = _ENTRY.size
+SLOTS_AT: Final = 4096
+SLOTS_SIZE: Final = SLOTS * SLOT_SIZE
+TICKETS_AT: Final = SLOTS_AT + SLOTS_SIZE
+TICKETS_SIZE: Final = _TICKET.size
+_LEARNT_AT = TICKETS_AT + TICKETS * TICKETS_SIZE
+_LEARNT_SIZE = 16384
+_RING_AT = _LEARNT_AT + _LEARNT_SIZE
+FILE_SIZE: Final = _RING_AT + RING * ENTRY_SIZE
+
+DIRTY: Final = (1).to_bytes(4, "little")
+"""What stands at the head of the file while something is being written."""
+NO_SLOT: Final = bytes(SLOT_SIZE)
+NO_TICKET: Final = bytes(TICKETS_SIZE)
+
+Costs = tuple[int, ...]
+"""Units of each dimension, in the header's order."""
+
+
+class Damaged(Exception):
+    """The file was a limiter's, and makes no sense any more."""
+
+
+class Foreign(Exception):
+    """The file is another program's, or another version's of this package: not ours to touch."""
+
+
+class Header:
+    """What is true of the whole file.
+
+    Attributes:
+        dirty: Somebody was writing.
+        epoch: Another number for each beginning of the file.
+        boot: Of which boot of the machine the clock is.
+        base: What is added to that clock to have the file's time.
+        latest: The latest time seen, in the file's time.
+        wall: The wall clock then.
+        keep: For how long entries are needed.
+        blocked: Before this nobody takes, in the file's time.
+        head: How many entries were ever written.
+        tickets: Beyond so many, there are no tickets.
+        in_flight: Units in flight, of each dimension.
+        dimensions: Their names' digests; the first is that of requests.
+    """
+
+    __slots__ = (
+        "base",
+        "blocked",
+        "boot",
+        "dimensions",
+        "dirty",
+        "epoch",
+        "head",
+        "in_flight",
+        "keep",
+        "latest",
+        "tickets",
+        "wall",
+    )
+
+    def __init__(self, epoch: int, boot: bytes, base: int, latest: int) -> None:
+        self.dirty = False
+        self.epoch = epoch
+        self.boot = boot
+        self.base = base
+        self.latest = latest
+        self.wall = 0
+        self.keep = 0
+        self.blocked = 0
+        self.head = 0
+        self.tickets = 0
+        self.in_flight = [0] * DIMENSIONS
+        self.dimensions = [_digest("requests")] + [0] * (DIMENSIONS - 1)
+
+    def pack(self) -> bytes:
+        """As it is written; clean."""
+        data = _HEADER.pack(
+            0,
+            0,
+            _MAGIC,
+            _VERSION,
+            self.tickets,
+            self.epoch,
+            self.boot,
+            self.base,
+            self.latest,
+            self.wall,
+            self.keep,
+            self.blocked,
+            self.head,
+            *self.in_flight,
+            *self.dimensions,
+        )
+        checksum = crc32(data[_AFTER_CHECKSUM:]).to_bytes(4, "little")
+        return b"".join((data[:4], checksum, data[_AFTER_CHECKSUM:]))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Header:
+        """As it was read.
+
+        Raises:
+            Damaged: It is one no longer.
+            Foreign: It never was, or is of another version.
+        """
+        if data[8:16] != _MAGIC:
+            raise Foreign("it is another program's: choose another path, or delete it")
+        if len(data) < HEADER_SIZE:
+            raise Damaged("it is too short")
+        dirty, checksum, _, version, tickets, epoch, boot, base, latest, wall, *rest = (
+            _HEADER.unpack(data)
+        )
+        if version != _VERSION:
+            raise Foreign(f"it has version {version}, and this package knows only {_VERSION}")
+        if checksum != crc32(data[_AFTER_CHECKSUM:]):
+            raise Damaged("its header's checksum is wrong")
+        self = cls(epoch, boot, base, latest)
+        self.dirty = dirty != 0
+        self.tickets = tickets
+        self.wall = wall
+        self.keep, self.blocked, self.head = rest[:3]
+        self.in_flight = rest[3 : 3 + DIMENSIONS]
+        self.dimensions = rest[3 + DIMENSIONS :]
+        return self
+
+    def column(self, dimension: str) -> int:
+        """Where costs of a dimension are; a new one is given the next place.
+
+        Raises:
+            ValueError: There is none left.
+        """
+        digest = _digest(dimension)
+        if digest not in self.dimensions:
+            if 0 not in self.dimensions:
+                raise ValueError(f"{dimension!r} is one dimension more than a file can count")
+            self.dimensions[self.dimensions.index(0)] = digest
+        return self.dimensions.index(digest)
+
+
+def _digest(dimension: str) -> int:
+    return int.from_bytes(blake2b(dimension.encode(), digest_size=8).digest(), "little") or 1
+
+
+class Slot(NamedTuple):
+    """A request in flight: the process that made it, when (in the file's time), its costs."""
+
+    pid: int
+    boot: int
+    namespace: int
+    started: int
+    taken: int
+    costs: Costs
+
+    def pack(self) -> bytes:
+        """As it is written."""
+        data = _SLOT.pack(0, *self[:5], *self.costs)[4:]
+        return crc32(data).to_bytes(4, "little") + data
+
+    @classmethod
+    def unpack_all(cls, data: bytes) -> Iterator[tuple[int, Slot]]:
+        """Those that are taken, with their places.
+
+        Raises:
+            Damaged: One of them makes no sense, or there should be more.
+        """
+        if len(data) != SLOTS_SIZE:
+            raise Damaged("it is too short")
+        for place, (checksum, *fields) in enumerate(_SLOT.iter_unpack(data)):
+            if fields[0]:
+                at = place * SLOT_SIZE
+                if checksum != crc32(data[at + 4 : at + SLOT_SIZE]):
+                    raise Damaged("a slot's checksum is wrong")
+                yield place, cls(*fields[:5], tuple(fields[5:]))
+
+
+class Ticket(NamedTuple):
+    """A limiter that waits. Tickets are kept for fairness; nothing unsafe comes of a wrong one.
+
+    Attributes:
+        owner: Another number for each limiter.
+        lane: Of its first caller.
+        came: When that came.
+        seen: When it was last seen to wait.
+        costs: What it needs.
+    """
+
+    owner: int
+    lane: int
+    came: int
+    seen: int
+    costs: Costs
+
+    def pack(self) -> bytes:
+        """As it is written."""
+        return _TICKET.pack(*self[:4], *self.costs)
+
+    @classmethod
+    def unpack_all(cls, data: bytes) -> list[Ticket]:
+        """Those that were read, and those without an owner."""
+        return [
+            cls(*fields[:4], fields[4:])
+            for fields in _TICKET.iter_unpack(data[: len(data) // TICKETS_SIZE * TICKETS_SIZE])
+        ]
+
+
+def slot_at(place: int) -> int:
+    """Where a slot stands."""
+    return SLOTS_AT + place * SLOT_SIZE
+
+
+def ticket_at(place: int) -> int:
+    """Where a ticket stands."""
+    return TICKETS_AT + place * TICKETS_SIZE
+
+
+def entry_at(number: int) -> int:
+    """Where an entry stands."""
+    return _RING_AT + number % RING * ENTRY_SIZE
+
+
+def pack_entry(epoch: int, number: int, arrived: int, costs: Sequence[int]) -> bytes:
+    """The entry of a request that had arrived by then."""
+    data = _ENTRY.pack(0, number & 0xFFFF_FFFF, arrived, *costs)[4:]
+    return crc32(data, epoch & 0xFFFF_FFFF).to_bytes(4, "little") + data
+
+
+def unpack_entries(
+    data: bytes, epoch: int, number: int, count: int
+) -> Iterator[tuple[int, Costs]]:
+    """`count` entries from `number` on: by when each had arrived, and its costs.
+
+    Raises:
+        Damaged: They are others, or there should be more.
+    """
+    if len(data) != count * ENTRY_SIZE:
+        raise Damaged("it is too short")
+    seed = epoch & 0xFFFF_FFFF
+    for place, (checksum, low, arrived, *costs) in enumerate(_ENTRY.iter_unpack(data)):
+        at = place * ENTRY_SIZE
+        if low != (number + place) & 0xFFFF_FFFF or checksum != crc32(
+            data[at + 4 : at + ENTRY_SIZE], seed
+        ):
+            raise Damaged("an entry is not what it should be")
+        yield arrived, tuple(costs)
+
+
+def in_order(costs: Mapping[str, int], columns: Mapping[str, int]) -> Costs:
+    """Costs by name, as the file has them."""
+    found = [0] * DIMENSIONS
+    for dimension, cost in costs.items():
+        if dimension in columns:
+            found[columns[dimension]] = cost
+    return tuple(found)

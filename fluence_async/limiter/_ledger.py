@@ -1,0 +1,282 @@
+"""What all processes of one key have in common: requests in flight and over, in a file.
+
+Law: everything but `lock` is for who holds the lock. Writes are in such an order that whoever is
+killed between two of them leaves a unit counted twice, or one that belongs to a dead process; never
+one too few. The mark `dirty` is set first and gone last: who finds it counts the slots again, and
+the entries that were written before their number was.
+
+A boot of the machine moves the file's time on by as much as the wall clock says, less a second,
+and never back: should that clock have been set back, all is as if no time had passed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .._sansio.limits_file import (
+    DIRTY,
+    ENTRY_SIZE,
+    FILE_SIZE,
+    HEADER_SIZE,
+    NO_SLOT,
+    NO_TICKET,
+    RING,
+    SLOT_SIZE,
+    SLOTS,
+    SLOTS_AT,
+    SLOTS_SIZE,
+    TICKETS,
+    TICKETS_AT,
+    TICKETS_SIZE,
+    Costs,
+    Damaged,
+    Header,
+    Slot,
+    Ticket,
+    entry_at,
+    pack_entry,
+    slot_at,
+    ticket_at,
+    unpack_entries,
+)
+from ._process import Process, boot_id, is_alive, this_process
+from ._state import StateFile
+
+__all__ = ["Ledger", "Place"]
+
+_S = 1_000_000_000
+_AHEAD = 60 * _S
+"""No clock of this machine is so far behind another."""
+_UNSEEN_PROCESS = 3600 * _S
+"""How long one that cannot be seen is believed to wait for an answer."""
+_LOOK_EVERY = _S // 10
+
+
+class Place(NamedTuple):
+    """Where a request in flight is written down: in which file, where, what it says there, and
+    as of when: later, somebody who believed its process dead may have struck it out."""
+
+    epoch: int
+    number: int
+    slot: bytes
+    version: int
+
+
+class Ledger:
+    """The file of one key.
+
+    Args:
+        path: Where.
+        wall: The wall clock, in ns.
+
+    Attributes:
+        header: What holds for the whole, since `refresh`.
+
+    Raises:
+        OSError: The file cannot be had.
+    """
+
+    header: Header
+
+    def __init__(self, path: Path, wall: Callable[[], int]) -> None:
+        self._path = path
+        self._wall = wall
+        self._file = StateFile(path)
+        self._boot = boot_id()
+        self.process: Process = this_process()
+        self._data: bytes | None = None
+        self._version = 0  # counts how often others have written
+        self._free: list[tuple[int, int]] = []
+        self._look_at = 0
+
+    def lock(self, now: int) -> bool:
+        """Whether the file is locked; it is begun anew if somebody has deleted it."""
+        if not self._file.lock():
+            return False
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            if self._file.is_gone():
+                self._file.close()
+                self._file = StateFile(self._path)
+                return self._file.lock()
+        return True
+
+    def unlock(self) -> None:
+        """Let others have it."""
+        self._file.unlock()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+
+    # ─── the whole ────────────────────────────────────────────────────────────────────────
+
+    def refresh(self, now: int) -> bool:
+        """Read the header if somebody has written; whether that was so.
+
+        Raises:
+            Damaged: It cannot be believed.
+            Foreign: It is not ours.
+            OSError: It cannot be read.
+        """
+        data = self._file.read(HEADER_SIZE, 0)
+        if data == self._data:
+            return False
+        self._version += 1
+        if not data.strip(b"\0"):
+            self.reset(now)
+            return True
+        header = self.header = Header.unpack(data)
+        self._data = data
+        if header.boot != self._boot:
+            passed = max(0, self._wall() - header.wall - _S)
+            header.base = header.latest + passed - now
+            header.boot = self._boot
+            self.commit(now)
+        elif header.latest - header.base > now + _AHEAD:
+            raise Damaged("it is from the future")
+        if header.dirty:
+            self._count_again(now)
+        return True
+
+    def reset(self, now: int) -> None:
+        """Begin anew."""
+        self._file.clear(FILE_SIZE)
+        epoch = int.from_bytes(os.urandom(8), "little") | 1
+        self.header = Header(epoch, self._boot, 0, now)
+        self.commit(now)
+
+    def commit(self, now: int) -> None:
+        """Write the header, and with it that all is written."""
+        header = self.header
+        header.latest = max(header.latest, now + header.base)
+        header.wall = self._wall()
+        self._data = header.pack()
+        self._file.write(self._data, 0)
+
+    def _count_again(self, now: int) -> None:
+        header = self.header
+        while True:
+            data = self._file.read(ENTRY_SIZE, entry_at(header.head))
+            try:
+                next(unpack_entries(data, header.epoch, header.head, 1))
+            except Damaged:
+                break
+            header.head += 1
+        costs = [slot.costs for _, slot in self._slots()]
+        header.in_flight = [sum(column) for column in zip(*costs, strict=True)] or [0] * len(
+            header.in_flight
+        )
+        header.dirty = False
+        self.commit(now)
+
+    # ─── requests ─────────────────────────────────────────────────────────────────────────
+
+    def has_room(self) -> bool:
+        """Whether there is a slot for one more request in flight."""
+        for fresh in (False, True):
+            if fresh:
+                taken = {number for number, _ in self._slots()}
+                free = [number for number in range(SLOTS) if number not in taken]
+                some = random.sample(free, min(64, len(free)))  # others look for some too
+                self._free = [(number, self._version) for number in some]
+            while self._free:
+                number, version = self._free[-1]
+                at = slot_at(number)
+                if version == self._version or self._file.read(SLOT_SIZE, at) == NO_SLOT:
+                    return True
+                self._free.pop()
+        return False
+
+    def take(self, now: int, costs: Costs) -> Place:
+        """One is in flight from now on; there is room for it."""
+        header = self.header
+        number, _ = self._free.pop()
+        slot = Slot(*self.process, now + header.base, costs).pack()
+        self._file.write(DIRTY, 0)
+        self._file.write(slot, slot_at(number))
+        header.in_flight = [sum(pair) for pair in zip(header.in_flight, costs, strict=True)]
+        self.commit(now)
+        return Place(header.epoch, number, slot, self._version)
+
+    def give_back(self, place: Place, now: int, held: Costs) -> None:
+        """It never left."""
+        self._file.write(DIRTY, 0)
+        self._vacate(place, held)
+        self.commit(now)
+
+    def settle(
+        self, place: Place, now: int, arrived: int, held: Costs, used: Sequence[int]
+    ) -> bool:
+        """It had arrived by then, and came to that; False if there is no room to write it down,
+        so that it stays in flight."""
+        header = self.header
+        if header.head >= RING:
+            data = self._file.read(ENTRY_SIZE, entry_at(header.head))
+            oldest = int.from_bytes(data[8:16], "little", signed=True)
+            if oldest + header.keep > now + header.base:
+                return False
+        entry = pack_entry(header.epoch, header.head, arrived + header.base, used)
+        self._file.write(DIRTY, 0)
+        self._file.write(entry, entry_at(header.head))
+        header.head += 1
+        self._vacate(place, held)
+        self.commit(now)
+        return True
+
+    def _vacate(self, place: Place, held: Costs) -> None:
+        header = self.header
+        at = slot_at(place.number)
+        if place.version == self._version or self._file.read(SLOT_SIZE, at) == place.slot:
+            self._file.write(NO_SLOT, at)
+            pairs = zip(header.in_flight, held, strict=True)
+            header.in_flight = [in_all - here for in_all, here in pairs]
+            self._free.append((place.number, self._version))
+
+    def entries(self, since: int) -> Iterator[tuple[int, Costs]]:
+        """Requests that are over, from that entry on: by when they had arrived, and their costs."""
+        header = self.header
+        while since < header.head:
+            count = min(header.head - since, RING - since % RING)
+            data = self._file.read(count * ENTRY_SIZE, entry_at(since))
+            for arrived, costs in unpack_entries(data, header.epoch, since, count):
+                yield arrived - header.base, costs
+            since += count
+
+    def orphans(self, now: int) -> list[tuple[Place, Costs]]:
+        """Requests in flight whose processes are gone."""
+        alive: dict[Process, bool | None] = {}
+        found = []
+        for number, slot in self._slots():
+            process = Process(*slot[:4])
+            if process not in alive:
+                alive[process] = is_alive(process, self.process)
+            known = alive[process]
+            if known is None:
+                known = slot.taken + _UNSEEN_PROCESS > now + self.header.base
+            if not known:
+                found.append((Place(self.header.epoch, number, slot.pack(), self._version), slot.costs))
+        return found
+
+    def _slots(self) -> Iterator[tuple[int, Slot]]:
+        return Slot.unpack_all(self._file.read(SLOTS_SIZE, SLOTS_AT))
+
+    # ─── who waits ────────────────────────────────────────────────────────────────────────
+
+    def tickets(self) -> list[Ticket]:
+        """Whose turn it may be; some without an owner."""
+        count = self.header.tickets
+        if not count:
+            return []
+        return Ticket.unpack_all(self._file.read(min(count, TICKETS) * TICKETS_SIZE, TICKETS_AT))
+
+    def put_ticket(self, place: int, ticket: Ticket | None, now: int) -> None:
+        """Write one, or strike it out."""
+        self._file.write(NO_TICKET if ticket is None else ticket.pack(), ticket_at(place))
+        if place >= self.header.tickets:
+            self.header.tickets = place + 1
+            self.commit(now)

@@ -1,0 +1,99 @@
+"""What a file tells of all processes, in a bucket of this one's own.
+
+Law: the bucket may know of more than the file does (that of before, if somebody has deleted it),
+never of less. What this process writes it notes here itself; what others have written is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .._sansio.bucket import Bucket, Claim
+from .._sansio.limits_file import RING, Costs, in_order
+from ._ledger import Ledger
+
+__all__ = ["Mirror"]
+
+
+class Mirror:
+    """A bucket, and how much of which file it has seen.
+
+    Attributes:
+        bucket: As full as everybody made it, since `read`.
+        epoch: Of the file that it shows; 0 if it must begin from nothing.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.epoch = 0
+        self._columns: dict[str, int] = {}
+        self._seen = 0
+        self._in_flight: list[int] = []
+
+    def columns(self, costs: Mapping[str, int]) -> Costs:
+        """Costs as the file has them."""
+        return in_order(costs, self._columns)
+
+    def read(self, ledger: Ledger, now: int) -> None:
+        """See what others have written."""
+        header = ledger.header
+        if self.epoch != header.epoch:
+            self._begin(ledger, now)
+        windows = [(each, self._columns[each.dimension]) for each in self.bucket.windows]
+        for arrived, costs in ledger.entries(self._seen):
+            for window, column in windows:
+                if costs[column] and arrived + window.hold > now:
+                    window.put(arrived + window.hold, costs[column])
+                    window.free -= costs[column]
+        for window, column in windows:
+            window.free -= header.in_flight[column] - self._in_flight[column]
+        blocked = header.blocked - header.base
+        self.bucket.blocked_until = max(self.bucket.blocked_until, blocked)
+        self.note(ledger)
+
+    def _begin(self, ledger: Ledger, now: int) -> None:
+        """Prepare to read all of a file; what was known of another one still holds."""
+        header = ledger.header
+        if self.epoch:
+            self.bucket = self.bucket.inherit(now)
+        for window in self.bucket.windows if not self.epoch else ():
+            window.returns.clear()
+            window.free = window.rate.limit
+        before = (header.keep, *header.dimensions)
+        self._columns = {"requests": 0}
+        for window in self.bucket.windows:
+            self._columns[window.dimension] = header.column(window.dimension)
+            header.keep = max(header.keep, window.hold)
+        if before != (header.keep, *header.dimensions):
+            ledger.commit(now)
+        self.epoch = header.epoch
+        self._seen = max(0, header.head - RING)
+        self._in_flight = [0] * len(header.in_flight)
+
+    def note(self, ledger: Ledger) -> None:
+        """The bucket has all that the file has."""
+        self._seen = ledger.header.head
+        self._in_flight = ledger.header.in_flight
+
+    def take(self, claim: Claim, now: int, lane: int, ahead: Costs) -> int:
+        """Take what others will leave who are to go first, if anything."""
+        if not ahead:
+            return self.bucket.take(claim, now, lane)
+        theirs = [(each, ahead[self._columns[each.dimension]]) for each in self.bucket.windows]
+        for window, cost in theirs:
+            window.free -= cost
+        try:
+            return self.bucket.take(claim, now, lane)
+        finally:
+            for window, cost in theirs:
+                window.free += cost
+
+    def bury(self, ledger: Ledger, now: int, unseen: int) -> None:
+        """What dead processes had sent may still arrive for a while, and then no more."""
+        for place, costs in ledger.orphans(now):
+            arrived = now + unseen
+            if ledger.settle(place, now, arrived, costs, costs):
+                for window in self.bucket.windows:
+                    if cost := costs[self._columns[window.dimension]]:
+                        window.put(arrived + window.hold, cost)
+        self.note(ledger)

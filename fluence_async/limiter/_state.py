@@ -1,0 +1,100 @@
+"""A path goes in, a file comes out that may be locked, read and written: this user's alone.
+
+Law: nothing here waits. A file that is not a plain one of this user's own is refused.
+
+Rejected: `fcntl.lockf`, whose locks a process loses by closing the file anywhere in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["StateFile", "user_state"]
+
+_SPINS = 3
+
+
+class StateFile:
+    """An open file.
+
+    Raises:
+        OSError: It cannot be opened, is another user's, or this system has not what it takes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = -1
+        if sys.platform != "linux":
+            raise OSError("a limiter's file needs Linux")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o600)
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is not a plain file")
+        if status.st_uid != os.geteuid():
+            raise PermissionError(f"it belongs to another user (uid {status.st_uid})")
+        if stat.S_IMODE(status.st_mode) != 0o600:
+            os.fchmod(self._fd, 0o600)
+
+    def lock(self) -> bool:
+        """Whether it is now locked by this object alone; who holds it may be standing still."""
+        for attempt in range(_SPINS):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt < _SPINS - 1:
+                    os.sched_yield()
+            else:
+                return True
+        return False
+
+    def unlock(self) -> None:
+        """Let others have it."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def read(self, size: int, at: int) -> bytes:
+        """So many bytes from there; fewer if the file ends."""
+        return os.pread(self._fd, size, at)
+
+    def write(self, data: bytes, at: int) -> None:
+        """Write all of it."""
+        if os.pwrite(self._fd, data, at) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def clear(self, size: int) -> None:
+        """Let it be so many zeros."""
+        os.ftruncate(self._fd, 0)
+        os.ftruncate(self._fd, size)
+
+    def is_gone(self) -> bool:
+        """Whether its path leads here no more."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    def close(self) -> None:
+        """Let go of it, and of its lock. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def user_state() -> Path:
+    """Where this user's programs keep what they would rather not lose."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "fluence"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/fluence"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "fluence"
