@@ -15,8 +15,20 @@ async with FluenceServer() as server:
 
 from __future__ import annotations
 
-from ..server import Answer, Call, Refusal, Reply, ReplyLike, Responder, Rules, Status, Turn
-from ..server.app import Received
+from ..server import (
+    Answer,
+    Call,
+    Chaos,
+    Refusal,
+    Replay,
+    Reply,
+    ReplyLike,
+    Responder,
+    Rules,
+    Status,
+    Turn,
+    Upstream,
+)
 from ..server.faults import (
     Close,
     Done,
@@ -33,14 +45,20 @@ from ..server.faults import (
     Stream,
     Trickle,
 )
+from ..server.hostile import Bomb, Corrupt, Redirect, Shuffle, Truncate
+from ..server.received import Received
 from .fault_table import FAULTS, Fault
+from .network import NetworkForbidden, forbid_network
 from .server import FluenceServer
 
 __all__ = [
     "FAULTS",
     "Answer",
+    "Bomb",
     "Call",
+    "Chaos",
     "Close",
+    "Corrupt",
     "Done",
     "End",
     "Event",
@@ -48,20 +66,27 @@ __all__ = [
     "Finish",
     "FluenceServer",
     "Lost",
+    "NetworkForbidden",
     "Pause",
     "Pings",
     "Raw",
     "Received",
+    "Redirect",
     "Refusal",
     "Repeat",
+    "Replay",
     "Reply",
     "ReplyLike",
     "Reset",
     "Responder",
     "Rules",
+    "Shuffle",
     "Stall",
     "Status",
     "Stream",
     "Trickle",
+    "Truncate",
     "Turn",
+    "Upstream",
+    "forbid_network",
 ]
