@@ -68,11 +68,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "session": ("_binding", "session"),
     "door": ("",),
     "server": (
-        *package("server", "app chat faults idempotency local refusal replies tokens turn windows"),
+        *package("server", "app chat control faults hostile idempotency local received recording"),
+        *(f"server.{name}" for name in "refusal replies script_json tokens turn windows".split()),
         "server.wire",
         *package(
             "server.responders",
-            "arithmetic calls findings prose rules schema script small_talk",
+            "arithmetic calls chaos findings prose replay rules schema script small_talk upstream",
         ),
     ),
     "cli": (
@@ -80,7 +81,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *package("cli", "app asking blocks chat conversation drawn markdown render serve terminal"),
     ),
     "testing": (
-        *package("testing", "cache_contract fault_table server"),
+        *package("testing", "cache_contract fault_table network server"),
+        *package("testing.limiter_contract", "_limiter units waiting"),
         *package(
             "testing.transport_contract",
             "_expect _server bodies cancelling closing connecting encodings heads sending",
@@ -97,10 +99,11 @@ ARGUED_UPWARD: dict[tuple[str, str], str] = {
 
 PUBLIC_API_ONLY: dict[str, frozenset[str]] = {
     "cli": frozenset({"", "server", "types"}),
-    "server": frozenset({"types", "_sansio.codec", "_sansio.sse"}),
+    "server": frozenset({"types", "_sansio.codec", "_sansio.secret", "_sansio.sse"}),
 }
 """What a program may use outside its own room: the command line only what its user could, the
-server only the words and the bytes, because the one must prove the other."""
+server only the words and the bytes, because the one must prove the other; and what keeps a key out
+of a text, of which there must be one."""
 
 LIBRARIES: dict[str, frozenset[str]] = {
     "aiohttp": frozenset(

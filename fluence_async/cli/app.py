@@ -13,6 +13,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -176,7 +177,7 @@ def chat(  # noqa: PLR0917  # how typer is told the options
 
 
 @_app.command()
-def serve(
+def serve(  # noqa: PLR0917  # how typer is told the options
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
@@ -187,17 +188,52 @@ def serve(
     limits: Annotated[
         bool, typer.Option("--limits/--no-limits", help="100 requests a minute, 1000 an hour.")
     ] = True,
+    control: Annotated[
+        bool, typer.Option("--control", help="Take scripts over HTTP, for tests in any language.")
+    ] = False,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="Pass requests on to this address, with the key in FLUENCE_API_KEY."),
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Append what the upstream says to this file, without keys.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Answer from a recording, again and again.")
+    ] = None,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Spoil some answers, and say which and how.")
+    ] = False,
+    chaos_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of requests that chaos spoils.")
+    ] = 0.3,
+    seed: Annotated[
+        int | None, typer.Option(help="Which chaos; by default another one each time.")
+    ] = None,
 ) -> None:
     """Run the local Fluence server until Ctrl-C.
 
     It speaks the documented API in full, keys and rate limits included, and is no language
     model: its answers are computed from the questions. It prints how to point a client at it.
     """
-    from .serve import serve_forever
+    from .serve import Serving, serve_forever
 
+    serving = Serving(
+        host=host,
+        port=port,
+        pace=pace,
+        limited=limits,
+        control=control,
+        upstream=upstream,
+        record=record,
+        replay=replay,
+        chaos=chaos,
+        chaos_rate=chaos_rate,
+        seed=seed,
+    )
     with _outcome():
         try:
-            _run_to_end(serve_forever(host=host, port=port, pace=pace, limited=limits))
+            _run_to_end(serve_forever(serving))
         except KeyboardInterrupt:
             pass  # how a server in the foreground is meant to end
         except OSError as error:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -139,9 +139,10 @@ class LocalServer:
         await self._app.aclose()
 
     def _watched(self, received: Received) -> None:
-        for watch in (self._watch, self._control and self._control.watch):
-            if watch is not None:
-                watch(received)
+        if self._watch is not None:
+            self._watch(received)
+        if self._control is not None:
+            self._control.watch(received)
 
     async def _stop_listening(self) -> None:
         """Close the listener once no connection is half accepted: asyncio would leave that one
@@ -159,8 +160,8 @@ class _Connections(web.Server):
     """What asyncio asks for a protocol at each connection."""
 
     def __call__(self) -> web.RequestHandler:
-        loop = asyncio.get_running_loop()
-        return _Connection(self, loop=loop, keepalive_timeout=_IDLE_S, access_log=None)
+        options: dict[str, Any] = {"keepalive_timeout": _IDLE_S, "access_log": None}
+        return _Connection(self, loop=asyncio.get_running_loop(), **options)
 
 
 class _Connection(web.RequestHandler):

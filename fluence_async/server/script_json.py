@@ -48,10 +48,14 @@ def read_line(value: Any) -> ReplyLike:
         return value
     if isinstance(value, list):
         return [read_line(each) for each in value]
-    named = [name for name in value if name in _STEPS or name in _BYTES] if _is_object(value) else []
+    named = (
+        [name for name in value if name in _STEPS or name in _BYTES] if _is_object(value) else []
+    )
     if len(named) != 1:
         known = ", ".join(sorted({*_STEPS, *_BYTES}))
-        raise ValueError(f"{_shown(value)} is no step: a text, a list, or an object with one of {known}")
+        raise ValueError(
+            f"{_shown(value)} is no step: a text, a list, or an object with one of {known}"
+        )
     name = named[0]
     if name in _BYTES:
         return _bytes(name, value[name])
@@ -67,7 +71,7 @@ def _made(name: str, value: Any, said: dict[str, Any]) -> ReplyLike:
     kinds = inspect.signature(step).parameters
     several = any(kind.kind is kind.VAR_POSITIONAL for kind in kinds.values())
     arguments = [] if value is True else value if several and isinstance(value, list) else [value]
-    hints = get_type_hints(step.__init__)  # type: ignore[misc]  # of the class
+    hints = get_type_hints(step.__init__)
     try:
         bound = inspect.signature(step).bind(*arguments, **said).arguments
         given: dict[str, Any] = {}
@@ -78,7 +82,9 @@ def _made(name: str, value: Any, said: dict[str, Any]) -> ReplyLike:
                 given[parameter] = _checked(what, hints[parameter])
     except (TypeError, msgspec.ValidationError) as error:
         raise ValueError(f"{_shown({name: value, **said})}: {error}") from None
-    positional = [each for p, v in given.items() if kinds[p].kind is kinds[p].VAR_POSITIONAL for each in v]
+    positional = [
+        each for p, v in given.items() if kinds[p].kind is kinds[p].VAR_POSITIONAL for each in v
+    ]
     by_name = {p: v for p, v in given.items() if kinds[p].kind is not kinds[p].VAR_POSITIONAL}
     made: ReplyLike = step(*positional, **by_name)
     return made

@@ -37,9 +37,7 @@ class Turn:
         created: Its second since the epoch.
     """
 
-    def __init__(
-        self, chat: ChatRequest, headers: Mapping[str, str], body: bytes = b""
-    ) -> None:
+    def __init__(self, chat: ChatRequest, headers: Mapping[str, str], body: bytes = b"") -> None:
         self.chat = chat
         self.headers = headers
         self.body = body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -9,12 +10,10 @@ import anyio
 import pytest
 
 from fluence_async import FluenceError, FluenceSession, RetryPolicy, Timeout
+from fluence_async.server.chat import parse
 from fluence_async.server.responders.chaos import _ANY, _STREAMED
 from fluence_async.testing import Chaos, FluenceServer, Rules, Turn
-from fluence_async.server.chat import parse
 from tests.programs.raw_http import HELLO
-
-import json
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +57,9 @@ async def test_a_request_is_told_in_a_line() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_program_meets_its_own_errors_and_whole_answers_only(stream: bool) -> None:
+async def test_a_program_meets_answers_and_the_errors_it_knows_and_nothing_else(
+    stream: bool,
+) -> None:
     outcomes: dict[str, int] = {}
     bounds = Timeout(total=5, first_byte=0.5, idle=0.2, progress=0.4)
     async with (
@@ -83,9 +84,8 @@ async def test_a_program_meets_its_own_errors_and_whole_answers_only(stream: boo
             except FluenceError as error:
                 outcome = type(error).__name__
             else:
-                # A bit may be other in the text; its length says that none of it is missing.
-                assert len(text) == len("I'm doing well, thank you for asking! How can I help you today?")
-                outcome = "whole"
+                assert text  # a bit of it may be another: nothing on this wire would tell
+                outcome = "answered"
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
         async with anyio.create_task_group() as tasks:
@@ -94,4 +94,4 @@ async def test_a_program_meets_its_own_errors_and_whole_answers_only(stream: boo
         await server.wait_until_idle(5, connections=80)
     assert sum(outcomes.values()) == 80
     assert len(outcomes) >= 3
-    assert outcomes["whole"] >= 5
+    assert outcomes["answered"] >= 5

@@ -216,7 +216,7 @@ def test_every_step_can_be_written() -> None:
 def test_a_shell_can_write_a_script() -> None:
     with FluenceServer(control=True) as server:
         command = (
-            f'curl -sS {server.base_url.removesuffix("/v1")}/_fluence/script '
+            f"curl -sS {server.base_url.removesuffix('/v1')}/_fluence/script "
             f'-H "Authorization: Bearer {server.api_key}" -H "Content-Type: application/json" '
             """-d '{"lines": [{"Status": 503}]}'"""
         )

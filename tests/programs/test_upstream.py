@@ -84,7 +84,9 @@ async def test_each_piece_is_passed_on_as_it_comes() -> None:
             async with FluenceSession(
                 api_key=server.api_key, base_url=server.base_url, limiter=None
             ) as fluence:
-                async with fluence.chat.completions.stream(model="m", messages="hi") as stream:
+                async with fluence.chat.completions.stream(
+                    model="fluence-chat", messages="hi"
+                ) as stream:
                     assert (await anext(stream)).text == "Hel"
         await server.wait_until_idle()
         await real.wait_until_idle()  # who hangs up here has hung up there
@@ -95,7 +97,9 @@ async def test_a_break_is_passed_on_as_a_break() -> None:
         real.script(Stream("Hel", Reset()))
         async with FluenceSession(api_key=server.api_key, base_url=server.base_url) as fluence:
             with pytest.raises(StreamInterruptedError) as broken:
-                async with fluence.chat.completions.stream(model="m", messages="hi") as stream:
+                async with fluence.chat.completions.stream(
+                    model="fluence-chat", messages="hi"
+                ) as stream:
                     await stream.get_final_text()
             assert broken.value.partial is not None
             assert broken.value.partial.text == "Hel"
@@ -217,9 +221,7 @@ async def test_no_key_is_written_in_any_form(tmp_path: Path) -> None:
         )
     ]
     async with FluenceServer(api_keys=[KEY]) as real:
-        upstream = Upstream(
-            real.base_url, api_key=KEY, record=path, secrets=["my-other-secret"]
-        )
+        upstream = Upstream(real.base_url, api_key=KEY, record=path, secrets=["my-other-secret"])
         async with FluenceServer(responder=upstream, api_keys=[local]) as server:
             for form in forms:
                 echo = {"error": {"message": f"bad key {form}!"}}

@@ -125,8 +125,12 @@ class _Recorded(Step):
         exchange = self.exchange
         pieces = [piece.data for piece in exchange.body]
         streamed = exchange.headers.get("content-type", "").startswith("text/event-stream")
-        length = None if streamed or not exchange.complete else sum(map(len, pieces))
-        await wire.head(exchange.status, exchange.headers, length=length)
+        if exchange.complete and not streamed:
+            if self.timed:
+                await asyncio.sleep(sum(piece.after for piece in exchange.body))
+            await wire.respond(exchange.status, exchange.headers, b"".join(pieces))
+            return
+        await wire.head(exchange.status, exchange.headers)
         for piece, data in zip(exchange.body, pieces, strict=True):
             if self.timed:
                 await asyncio.sleep(piece.after)

@@ -24,6 +24,7 @@ __all__ = ["Upstream"]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _CONNECT_S = 10.0
+_BARE = frozenset({204, 304})
 
 
 class Upstream:
@@ -111,7 +112,8 @@ class _Passed(Step):
             self.upstream.keep(wire.turn, exchange)
             wire.close()
         self.upstream.keep(wire.turn, exchange)
-        await wire.end()
+        if wire.framing is not None:
+            await wire.end()
 
     async def _pass_on(self, wire: Wire, exchange: Exchange) -> None:
         bounds = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
@@ -123,8 +125,12 @@ class _Passed(Step):
         ):
             at = time.monotonic()
             exchange.status, exchange.headers = answer.status, told_headers(answer.headers)
+            if exchange.status in _BARE:
+                await wire.respond(exchange.status, exchange.headers, b"")
+                return
             await wire.head(exchange.status, exchange.headers, length=answer.content_length)
-            async for data, _ in answer.content.iter_chunks():
+            while not answer.content.at_eof():  # iter_chunks() would not end where there is no body
+                data, _ = await answer.content.readchunk()
                 if data:
                     now = time.monotonic()
                     exchange.body.append(Piece.of(now - at, data))
