@@ -231,15 +231,21 @@ def serve(  # noqa: PLR0917  # how typer is told the options
         chaos_rate=chaos_rate,
         seed=seed,
     )
-    with _outcome():
-        try:
-            _run_to_end(serve_forever(serving))
-        except KeyboardInterrupt:
-            pass  # how a server in the foreground is meant to end
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            print(
-                f"fluence: cannot listen on {host}:{port}: {reason}; choose another --port",
-                file=sys.stderr,
-            )
-            raise typer.Exit(1) from None
+    with _outcome(), _foreground(serving.host, serving.port):
+        _run_to_end(serve_forever(serving))
+
+
+@contextmanager
+def _foreground(host: str, port: int) -> Iterator[None]:
+    """How a server in the foreground ends: with Ctrl-C, or because it cannot begin."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        print(
+            f"fluence: cannot listen on {host}:{port}: {reason}; choose another --port",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from None

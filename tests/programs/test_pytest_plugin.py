@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -45,6 +46,13 @@ def pytest_in(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_example_passes_on_both_backends() -> None:
     done = pytest_in(ROOT, "examples/tests", "-W", "error", "--rootdir", "examples/tests")
     assert done.stdout.splitlines()[-1].startswith("10 passed"), done.stdout
+
+
+def test_the_readmes_tests_pass_on_both_backends(run: Run) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```\n", (ROOT / "README.md").read_text(), re.M | re.S)
+    (tests,) = [block for block in blocks if "def test_" in block]
+    done = run(tests)
+    assert done.stdout.splitlines()[-1].startswith("4 passed"), done.stdout
 
 
 def test_nothing_is_loaded_until_a_fixture_is_used(run: Run) -> None:
