@@ -6,11 +6,12 @@ from fluence_async.testing import FluenceServer, Reset, Status, Stream
 async with FluenceServer() as server:
     server.script(Status(429, retry_after="1"), Stream("Hel", Reset()), "Hello")
     ...  # your program, at server.base_url
-    assert len(server.requests) == 3
+    server.assert_requested(3)
     await server.wait_until_idle()  # no connection is left
 ```
 
-`fluence_async.server.faults` lists what a script can say.
+`fluence_async.server.faults` and `.hostile` list what a script can say, `.control` how another
+language says it. pytest's fixtures `fluence_server` and `fluence_session` are in `pytest_fluence`.
 """
 
 from __future__ import annotations

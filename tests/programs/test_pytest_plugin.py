@@ -49,7 +49,9 @@ def test_the_example_passes_on_both_backends() -> None:
 
 
 def test_the_readmes_tests_pass_on_both_backends(run: Run) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```\n", (ROOT / "README.md").read_text(), re.M | re.S)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```\n", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     (tests,) = [block for block in blocks if "def test_" in block]
     done = run(tests)
     assert done.stdout.splitlines()[-1].startswith("4 passed"), done.stdout
@@ -105,9 +107,13 @@ def test_each_test_has_a_server_of_its_own_and_may_say_how_it_is(run: Run) -> No
         def test_marked_session(fluence_session, fluence_server):
             assert fluence_session.limiter is not None
             assert fluence_session.base_url == fluence_server.base_url
+            seen.add(fluence_session)
+
+        def test_closed():
+            assert [repr(each) for each in seen if "Session" in repr(each)][0].endswith("closed>")
         """
     )
-    assert done.stdout.splitlines()[-1].startswith("4 passed"), done.stdout
+    assert done.stdout.splitlines()[-1].startswith("5 passed"), done.stdout
 
 
 SYNC = """
