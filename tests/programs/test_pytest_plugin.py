@@ -49,9 +49,8 @@ def test_the_example_passes_on_both_backends() -> None:
 
 
 def test_the_readmes_tests_pass_on_both_backends(run: Run) -> None:
-    blocks = re.findall(
-        r"^```python\n(.*?)^```\n", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+    fence = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+    blocks = fence.findall((ROOT / "README.md").read_text("utf-8"))
     (tests,) = [block for block in blocks if "def test_" in block]
     done = run(tests)
     assert done.stdout.splitlines()[-1].startswith("4 passed"), done.stdout

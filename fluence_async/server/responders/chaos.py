@@ -73,7 +73,7 @@ class Chaos:
         self._rate = rate
         self._tell = tell
         self._count = 0
-        self.models = models_of(after)
+        self.models: tuple[str, ...] | None = models_of(after)
 
     def __repr__(self) -> str:
         return f"Chaos(seed={self._seed}, rate={self._rate})"

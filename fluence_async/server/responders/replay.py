@@ -40,7 +40,7 @@ class Replay:
         OSError: It cannot be read.
     """
 
-    models = None
+    models: tuple[str, ...] | None = None
 
     def __init__(
         self,

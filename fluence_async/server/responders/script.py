@@ -59,7 +59,7 @@ class Script(Lines):
         super().__init__()
         self._after = after
         self._parts: list[tuple[Match, Lines]] = []
-        self.models = models_of(after)
+        self.models: tuple[str, ...] | None = models_of(after)
 
     def when(self, match: Match) -> Lines:
         """Lines for the requests that `match` means, before those for all. Of two such parts that

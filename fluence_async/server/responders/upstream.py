@@ -44,7 +44,7 @@ class Upstream:
         ValueError: An address that is neither https nor on the loopback, or a key that is none.
     """
 
-    models = None
+    models: tuple[str, ...] | None = None
 
     def __init__(
         self,
