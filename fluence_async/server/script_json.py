@@ -36,6 +36,7 @@ _STEPS: dict[str, Callable[..., Any]] = {
 _HOLD_STEPS = frozenset(
     {"Answer", "Corrupt", "Lost", "Repeat", "Shuffle", "Stream", "Trickle", "Truncate"}
 )
+_BYTES = ("Base64", "Bytes")
 
 
 def read_line(value: Any) -> ReplyLike:
@@ -48,9 +49,8 @@ def read_line(value: Any) -> ReplyLike:
         return value
     if isinstance(value, list):
         return [read_line(each) for each in value]
-    named = (
-        [name for name in value if name in _STEPS or name in _BYTES] if _is_object(value) else []
-    )
+    fields = value if isinstance(value, dict) else {}
+    named = [name for name in fields if name in _STEPS or name in _BYTES]
     if len(named) != 1:
         known = ", ".join(sorted({*_STEPS, *_BYTES}))
         raise ValueError(
@@ -63,30 +63,22 @@ def read_line(value: Any) -> ReplyLike:
     return _made(name, value[name], said)
 
 
-_BYTES = ("Base64", "Bytes")
-
-
 def _made(name: str, value: Any, said: dict[str, Any]) -> ReplyLike:
     step = _STEPS[name]
-    kinds = inspect.signature(step).parameters
-    several = any(kind.kind is kind.VAR_POSITIONAL for kind in kinds.values())
+    signature, hints = inspect.signature(step), get_type_hints(step.__init__)
+    several = any(kind.kind is kind.VAR_POSITIONAL for kind in signature.parameters.values())
     arguments = [] if value is True else value if several and isinstance(value, list) else [value]
-    hints = get_type_hints(step.__init__)
     try:
-        bound = inspect.signature(step).bind(*arguments, **said).arguments
-        given: dict[str, Any] = {}
-        for parameter, what in bound.items():
+        bound = signature.bind(*arguments, **said)
+        for parameter, what in bound.arguments.items():
             if name in _HOLD_STEPS and parameter in {"what", "steps", "parts"}:
-                given[parameter] = read_line(list(what) if isinstance(what, tuple) else what)
+                meant = read_line(list(what) if isinstance(what, tuple) else what)
             else:
-                given[parameter] = _checked(what, hints[parameter])
+                meant = _checked(what, hints[parameter])
+            bound.arguments[parameter] = meant
     except (TypeError, msgspec.ValidationError) as error:
         raise ValueError(f"{_shown({name: value, **said})}: {error}") from None
-    positional = [
-        each for p, v in given.items() if kinds[p].kind is kinds[p].VAR_POSITIONAL for each in v
-    ]
-    by_name = {p: v for p, v in given.items() if kinds[p].kind is not kinds[p].VAR_POSITIONAL}
-    made: ReplyLike = step(*positional, **by_name)
+    made: ReplyLike = step(*bound.args, **bound.kwargs)
     return made
 
 
@@ -102,10 +94,6 @@ def _bytes(name: str, text: Any) -> bytes:
     if not isinstance(text, str):
         raise ValueError(f"{_shown({name: text})}: must be a text")
     return text.encode() if name == "Bytes" else base64.b64decode(text, validate=True)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _shown(value: Any) -> str:

@@ -3,8 +3,9 @@
 Law: whoever tries gets a `NetworkForbidden` that names host and port and the way out; the loopback
 and Unix sockets stay open. It hangs on Python's own audit events, so it sees every library that
 connects through `socket`, in every thread; a C library with sockets of its own it does not see
-(uvloop's `create_connection`; aiohttp on uvloop is seen). A name that is handed to `socket.connect`
-itself is looked up before anybody sees it. On trio the error may come in an ExceptionGroup.
+(of uvloop, what aiohttp connects is seen, and no look-up of a name). A name that is handed to
+`socket.connect` itself is looked up before anybody sees it. On trio the error may come in an
+ExceptionGroup.
 """
 
 from __future__ import annotations
