@@ -167,8 +167,8 @@ def _tell_failed(exchange: Exchange, call: Call, error: BaseException) -> None:
 
 async def _replay(exchange: Exchange, call: Call, flight: Flight, tape: Tape, begin: Begin[T]) -> T:
     """Read a tape from its start, as `begin` reads any response."""
-    exchange.telling.started(call)
     view = _viewed(call, flight, tape)
+    exchange.telling.started(call)
     try:
         return await begin(call, view)
     except BaseException as error:

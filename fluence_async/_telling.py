@@ -44,7 +44,7 @@ class Telling:
                 logger.exception("a hook raised on %s; the call goes on", type(fact).__name__)
 
     def started(self, call: Call) -> None:
-        """The call began."""
+        """The call began, and where its answer is has been looked up."""
         logger.debug("%s: a call of %s begins", call.call_id, call.model)
         if self._hooks:
             self.tell(
@@ -56,6 +56,9 @@ class Telling:
                     tags=call.meta.tags,
                 )
             )
+            if call.cached is not None:
+                hit, coalesced = call.meta.cached, call.meta.coalesced
+                self.tell(facts.CacheLooked(call_id=call.call_id, hit=hit, coalesced=coalesced))
 
     def waited(self, call: Call, wait_s: float) -> None:
         """It waited for the limiter; short waits are not told."""
@@ -121,6 +124,16 @@ class Telling:
                     usage=completion.usage,
                     meta=call.meta,
                 )
+            )
+
+    def tool_called(
+        self, call_id: str, tool: str, duration_s: float, error: BaseException | None
+    ) -> None:
+        """A tool ran, to its end or not."""
+        if self._hooks:
+            name = None if error is None else type(error).__name__
+            self.tell(
+                facts.ToolCalled(call_id=call_id, tool=tool, duration_s=duration_s, error=name)
             )
 
     def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:

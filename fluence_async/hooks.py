@@ -16,6 +16,7 @@ from .types import Usage
 
 __all__ = [
     "AttemptFailed",
+    "CacheLooked",
     "CallFailed",
     "CallFinished",
     "CallStarted",
@@ -24,6 +25,7 @@ __all__ = [
     "LimiterWaited",
     "ResponseStarted",
     "RetryScheduled",
+    "ToolCalled",
 ]
 
 
@@ -35,6 +37,20 @@ class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     origin: str
     tags: dict[str, str]
+
+
+class CacheLooked(msgspec.Struct, frozen=True, kw_only=True):
+    """A call looked for its answer before it would be sent, and this is where it is.
+
+    Attributes:
+        call_id: The call.
+        hit: In the cache.
+        coalesced: With an equal call that was under way. If neither, the call is sent itself.
+    """
+
+    call_id: str
+    hit: bool
+    coalesced: bool
 
 
 class LimiterWaited(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,14 +108,32 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     meta: Meta
 
 
+class ToolCalled(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of `run_tools` ran, and is done.
+
+    Attributes:
+        call_id: The call whose answer called it.
+        tool: The tool's name.
+        duration_s: Seconds that it ran, without the wait for room among `max_parallel`.
+        error: The class of what it raised, or of what cancelled it; None if it returned.
+    """
+
+    call_id: str
+    tool: str
+    duration_s: float
+    error: str | None
+
+
 Fact: TypeAlias = (
     CallStarted
+    | CacheLooked
     | LimiterWaited
     | AttemptFailed
     | RetryScheduled
     | ResponseStarted
     | CallFinished
     | CallFailed
+    | ToolCalled
 )
 """Any of the facts."""
 

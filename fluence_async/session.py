@@ -142,7 +142,7 @@ class FluenceSession:
         self._options = _Options(retry=retry or RetryPolicy()).changed(
             {"timeout": timeout, "max_retries": max_retries, "extra_headers": default_headers}
         )
-        self._hooks = tuple(hooks)
+        self._telling = Telling(tuple(hooks))
         self._binding = Binding(
             transport or partial(open_transport, max_connections=max_connections), self._exchange
         )
@@ -226,7 +226,7 @@ class FluenceSession:
             limiter=self._limiter,
             quota=quota_of(self._origin.name),
             key=self._key,
-            telling=Telling(self._hooks),
+            telling=self._telling,
         )
 
     async def aclose(self) -> None:

@@ -91,6 +91,11 @@ class ChatStream:
         return self._call.meta
 
     @property
+    def call_id(self) -> str:
+        """What hooks know the call by."""
+        return self._call.call_id
+
+    @property
     def usage(self) -> Usage | None:
         """The tokens that the call cost, once the server has said so."""
         return self._fold.usage
