@@ -101,12 +101,13 @@ class Exchange:
         """
         self.telling.started(call)
         try:
-            return await self._run(call, begin)
+            return await self.run_untold(call, begin)
         except BaseException as error:  # told, cancelled or not, and raised as it is
             self.telling.failed(call, error)
             raise
 
-    async def _run(self, call: Call, begin: Begin[T]) -> T:
+    async def run_untold(self, call: Call, begin: Begin[T]) -> T:
+        """As `run`, for a call whose beginning and failing others tell of."""
         taken = 0
         counted = 0
         freed = False

@@ -44,7 +44,7 @@ class Telling:
                 logger.exception("a hook raised on %s; the call goes on", type(fact).__name__)
 
     def started(self, call: Call) -> None:
-        """The call began, and where its answer is has been looked up."""
+        """The call began."""
         logger.debug("%s: a call of %s begins", call.call_id, call.model)
         if self._hooks:
             self.tell(
@@ -56,9 +56,11 @@ class Telling:
                     tags=call.meta.tags,
                 )
             )
-            if call.cached is not None:
-                hit, coalesced = call.meta.cached, call.meta.coalesced
-                self.tell(facts.CacheLooked(call_id=call.call_id, hit=hit, coalesced=coalesced))
+
+    def looked(self, call: Call, *, hit: bool = False, coalesced: bool = False) -> None:
+        """It is known where the call's answer comes from."""
+        if self._hooks:
+            self.tell(facts.CacheLooked(call_id=call.call_id, hit=hit, coalesced=coalesced))
 
     def waited(self, call: Call, wait_s: float) -> None:
         """It waited for the limiter; short waits are not told."""

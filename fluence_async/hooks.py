@@ -40,12 +40,12 @@ class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheLooked(msgspec.Struct, frozen=True, kw_only=True):
-    """A call looked for its answer before it would be sent, and this is where it is.
+    """A call with a cache has found where its answer comes from.
 
     Attributes:
         call_id: The call.
-        hit: In the cache.
-        coalesced: With an equal call that was under way. If neither, the call is sent itself.
+        hit: From the cache.
+        coalesced: From an equal call that was under way. If neither, from a request of its own.
     """
 
     call_id: str

@@ -377,6 +377,7 @@ class ChatStream:
         if getattr(self, "_closed", True):
             return
         self._response.abort()
+        self._on_done(self, None)
         warnings.warn(
             f"{self!r} was dropped unclosed; use 'async with', or await stream.aclose()",
             ResourceWarning,
