@@ -6,7 +6,8 @@ call → an equal one under way? its tape : stored? its recording : exchange.run
 
 Law: what is replayed is read like any response, from its first byte, by the caller's own stream
 with the caller's own clocks. Only what has been read to its end and is whole is kept. An error is
-shared by those who would have met it: not that of another's clock, nor a stream's by a plain call.
+shared by those who would have met it: not that of another's clock or budget, nor a stream's by a
+plain call.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ._exchange import Begin, Exchange
 from ._sansio.caching import is_whole
 from ._sansio.codec import is_json
 from .cache._flight import Flight, Tape, View
-from .errors import APITimeoutError, FluenceError, LimitWaitError, StreamError
+from .errors import APITimeoutError, BudgetExceededError, FluenceError, LimitWaitError, StreamError
 from .stream import ChatStream
 from .transports._base import Response
 from .types import ChatCompletion
@@ -121,7 +122,7 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
             return cast("T", completion)
         return await _replay(exchange, call, flight, tape, begin)
     except FluenceError as error:
-        if not _of_own_clock(error):
+        if not _of_its_own(error):
             shared = error
         raise
     finally:
@@ -146,9 +147,9 @@ async def _keep(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> N
         flight.forget()
 
 
-def _of_own_clock(error: FluenceError) -> bool:
-    """An error that an equal call which began later need not have."""
-    return isinstance(error, LimitWaitError) or (
+def _of_its_own(error: FluenceError) -> bool:
+    """An error that an equal call which began later, or has other tags, need not have."""
+    return isinstance(error, LimitWaitError | BudgetExceededError) or (
         isinstance(error, APITimeoutError) and error.clock == "total"
     )
 

@@ -1,21 +1,24 @@
-"""What happens to a call goes in, facts go out to the hooks.
+"""What happens to a call goes in, its count goes to the meter, facts go out to the hooks.
 
-Law: telling changes nothing. Without hooks it costs one question, and a hook that raises is
-logged while the call goes on.
+Law: telling changes nothing. Every call's end is told here once, and so counted once. Without hooks
+a fact costs one question, and a hook that raises is logged while the call goes on.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import hooks as facts
+from ._sansio.metering import estimate
 from .errors import FluenceError
+from .usage import UsageMeter
 
 if TYPE_CHECKING:
     from ._call import Call
     from .stream import ChatStream
-    from .types import ChatCompletion
+    from .types import ChatCompletion, Usage
 
 __all__ = ["Telling"]
 
@@ -27,10 +30,12 @@ class Telling:
 
     Args:
         hooks: Who is told, in order.
+        usage: Who counts.
     """
 
-    def __init__(self, hooks: tuple[facts.Hook, ...]) -> None:
+    def __init__(self, hooks: tuple[facts.Hook, ...], usage: UsageMeter) -> None:
         self._hooks = hooks
+        self._usage = usage
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
@@ -100,6 +105,10 @@ class Telling:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """The call ended in an error, or was cancelled."""
+        self._count(call, failed=True)
+        self._tell_failed(call, error)
+
+    def _tell_failed(self, call: Call, error: BaseException) -> None:
         logger.info("%s: failed of %s", call.call_id, type(error).__name__)
         if self._hooks:
             self.tell(
@@ -113,8 +122,14 @@ class Telling:
                 )
             )
 
-    def finished(self, call: Call, completion: ChatCompletion, *, complete: bool = True) -> None:
-        """The call ended well, or its reader closed it early."""
+    def finished(self, call: Call, completion: ChatCompletion) -> None:
+        """The call ended well."""
+        self._count(call, completion.usage, lambda: completion)
+        self._tell_finished(call, completion)
+
+    def _tell_finished(
+        self, call: Call, completion: ChatCompletion, *, complete: bool = True
+    ) -> None:
         logger.debug("%s: ended after %s s", call.call_id, call.meta.total_s)
         if self._hooks:
             self.tell(
@@ -139,11 +154,40 @@ class Telling:
             )
 
     def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
-        """A stream ended, one way or the other."""
+        """A stream ended, one way or the other, or its reader closed it early."""
+        self._count(call, stream.usage, lambda: stream.partial, failed=error is not None)
         if error is not None:
-            self.failed(call, error)
+            self._tell_failed(call, error)
         elif self._hooks:
-            self.finished(call, stream.partial, complete=stream.complete)
+            self._tell_finished(call, stream.partial, complete=stream.complete)
+
+    # ─── the meter ────────────────────────────────────────────────────────────────────────
+
+    def _count(
+        self,
+        call: Call,
+        usage: Usage | None = None,
+        answer: Callable[[], ChatCompletion] | None = None,
+        *,
+        failed: bool = False,
+    ) -> None:
+        """Let the meter count the call; what the server has not counted is estimated."""
+        meta, estimated = call.meta, False
+        if usage is None and answer is not None and not (meta.cached or meta.coalesced):
+            usage, estimated = estimate(call.body, answer()), True
+        reached = self._usage.count(
+            call.model,
+            meta,
+            usage,
+            estimated=estimated,
+            failed=failed,
+            reservation=call.reservation,
+        )
+        for pot in reached:
+            limit, spent = pot.budget.limit, pot.spent
+            self.tell(
+                facts.BudgetReached(call_id=call.call_id, budget=pot.name, limit=limit, spent=spent)
+            )
 
     def __repr__(self) -> str:
         return f"<Telling: {len(self._hooks)} hooks>"

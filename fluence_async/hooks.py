@@ -16,6 +16,7 @@ from .types import Usage
 
 __all__ = [
     "AttemptFailed",
+    "BudgetReached",
     "CacheLooked",
     "CallFailed",
     "CallFinished",
@@ -108,6 +109,22 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     meta: Meta
 
 
+class BudgetReached(msgspec.Struct, frozen=True, kw_only=True):
+    """A call made a soft budget full: told once in each of its windows.
+
+    Attributes:
+        call_id: The call.
+        budget: What the budget is called, whose it is included.
+        limit: How much of it there is: tokens or money.
+        spent: How much is spent.
+    """
+
+    call_id: str
+    budget: str
+    limit: float
+    spent: float
+
+
 class ToolCalled(msgspec.Struct, frozen=True, kw_only=True):
     """A tool of `run_tools` ran, and is done.
 
@@ -133,6 +150,7 @@ Fact: TypeAlias = (
     | ResponseStarted
     | CallFinished
     | CallFailed
+    | BudgetReached
     | ToolCalled
 )
 """Any of the facts."""
