@@ -112,7 +112,8 @@ class Exchange:
 
     async def run_untold(self, call: Call, begin: Begin[T]) -> T:
         """As `run`, for a call whose beginning and failing others tell of."""
-        call.reservation = self._usage.reserve(call.model, call.meta, call.body, call.choices)
+        if self._usage.budgeted:
+            call.reservation = self._usage.reserve(call.model, call.meta, call.body, call.choices)
         taken = 0
         counted = 0
         freed = False

@@ -7,7 +7,6 @@ a fact costs one question, and a hook that raises is logged while the call goes 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import hooks as facts
@@ -105,7 +104,7 @@ class Telling:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """The call ended in an error, or was cancelled."""
-        self._count(call, failed=True)
+        self._count(call, None, None, True)
         self._tell_failed(call, error)
 
     def _tell_failed(self, call: Call, error: BaseException) -> None:
@@ -124,24 +123,22 @@ class Telling:
 
     def finished(self, call: Call, completion: ChatCompletion) -> None:
         """The call ended well."""
-        self._count(call, completion.usage, lambda: completion)
-        self._tell_finished(call, completion)
-
-    def _tell_finished(
-        self, call: Call, completion: ChatCompletion, *, complete: bool = True
-    ) -> None:
+        self._count(call, completion.usage, completion, False)
         logger.debug("%s: ended after %s s", call.call_id, call.meta.total_s)
         if self._hooks:
-            self.tell(
-                facts.CallFinished(
-                    call_id=call.call_id,
-                    model=completion.model or call.model,
-                    complete=complete,
-                    finish_reason=completion.finish_reason,
-                    usage=completion.usage,
-                    meta=call.meta,
-                )
+            self._tell_finished(call, completion, complete=True)
+
+    def _tell_finished(self, call: Call, completion: ChatCompletion, *, complete: bool) -> None:
+        self.tell(
+            facts.CallFinished(
+                call_id=call.call_id,
+                model=completion.model or call.model,
+                complete=complete,
+                finish_reason=completion.finish_reason,
+                usage=completion.usage,
+                meta=call.meta,
             )
+        )
 
     def tool_called(
         self, call_id: str, tool: str, duration_s: float, error: BaseException | None
@@ -155,7 +152,8 @@ class Telling:
 
     def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
         """A stream ended, one way or the other, or its reader closed it early."""
-        self._count(call, stream.usage, lambda: stream.partial, failed=error is not None)
+        usage = stream.usage
+        self._count(call, usage, stream.partial if usage is None else None, error is not None)
         if error is not None:
             self._tell_failed(call, error)
         elif self._hooks:
@@ -166,24 +164,17 @@ class Telling:
     def _count(
         self,
         call: Call,
-        usage: Usage | None = None,
-        answer: Callable[[], ChatCompletion] | None = None,
-        *,
-        failed: bool = False,
+        usage: Usage | None,
+        answer: ChatCompletion | None,
+        failed: bool,
     ) -> None:
         """Let the meter count the call; what the server has not counted is estimated."""
         meta, estimated = call.meta, False
         if usage is None and answer is not None and not (meta.cached or meta.coalesced):
-            usage, estimated = estimate(call.body, answer()), True
-        reached = self._usage.count(
-            call.model,
-            meta,
-            usage,
-            estimated=estimated,
-            failed=failed,
-            reservation=call.reservation,
-        )
-        for pot in reached:
+            usage, estimated = estimate(call.body, answer), True
+        for pot in self._usage.count(
+            call.model, meta, usage, estimated, failed, reservation=call.reservation
+        ):
             limit, spent = pot.budget.limit, pot.spent
             self.tell(
                 facts.BudgetReached(call_id=call.call_id, budget=pot.name, limit=limit, spent=spent)

@@ -122,7 +122,7 @@ class Ledger:
                 if len(self._sums) >= _MANY_ROWS:
                     return
                 sums = self._sums[row] = UsageTotals()
-            sums.count(meta, usage, cost, estimated=estimated, failed=failed)
+            sums.count(meta, usage, cost, estimated, failed)
             if self._writing or time.monotonic() < self._not_before:
                 return
             self._writing = True

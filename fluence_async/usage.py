@@ -110,6 +110,7 @@ class UsageMeter:
     ) -> None:
         self._prices = read_prices(prices)
         self._budgets = [Pots(each) for each in read_budgets(budget)]
+        self.budgeted = bool(self._budgets)
         self._ledger = ledger
         self._clock = clock
         self._begin()
@@ -147,8 +148,6 @@ class UsageMeter:
             BudgetExceededError: A budget has no room for it; nothing is set aside.
             ValueError: A budget of money counts it, and its model has no price.
         """
-        if not self._budgets:
-            return None
         now = self._clock()
         found = (pots.of(model, meta.tags, now) for pots in self._budgets)
         pots = [pot for pot in found if pot is not None]
@@ -179,9 +178,9 @@ class UsageMeter:
         model: str,
         meta: Meta,
         usage: Usage | None,
-        *,
         estimated: bool = False,
         failed: bool = False,
+        *,
         reservation: Reservation | None = None,
     ) -> Sequence[Pot]:
         """Count a call that has ended; `usage` is None where nothing was answered.
@@ -196,12 +195,12 @@ class UsageMeter:
             if self._prices and (price := self._prices.get(model)) is not None:
                 cost = price.of(usage)
         totals = self._models.get(model) or _opened(self._models, model)
-        totals.count(meta, usage, cost, estimated=estimated, failed=failed)
+        totals.count(meta, usage, cost, estimated, failed)
         if meta.tags:
             for name, value in meta.tags.items():
                 values = self._tags.setdefault(name, {})
                 totals = values.get(value) or _opened(values, value)
-                totals.count(meta, usage, cost, estimated=estimated, failed=failed)
+                totals.count(meta, usage, cost, estimated, failed)
         if self._ledger is not None:
             self._ledger.count(
                 self._clock(), model, meta, usage, cost, estimated=estimated, failed=failed

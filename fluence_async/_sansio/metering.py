@@ -123,7 +123,7 @@ class UsageTotals(msgspec.Struct, kw_only=True, gc=False):
     cost: float = 0.0
 
     def count(
-        self, meta: Meta, usage: Usage | None, cost: float, *, estimated: bool, failed: bool
+        self, meta: Meta, usage: Usage | None, cost: float, estimated: bool, failed: bool
     ) -> None:
         """Count a call that has ended; `usage` is bounded, and None where nothing was answered."""
         self.calls += 1
