@@ -169,11 +169,11 @@ class Telling:
         failed: bool,
     ) -> None:
         """Let the meter count the call; what the server has not counted is estimated."""
-        meta, estimated = call.meta, False
-        if usage is None and answer is not None and not (meta.cached or meta.coalesced):
+        estimated = False
+        if usage is None and answer is not None:
             usage, estimated = estimate(call.body, answer), True
         for pot in self._usage.count(
-            call.model, meta, usage, estimated, failed, reservation=call.reservation
+            call.model, call.meta, usage, estimated, failed, reservation=call.reservation
         ):
             limit, spent = pot.budget.limit, pot.spent
             self.tell(

@@ -197,7 +197,7 @@ def read_ledger(
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The file is no ledger, or is damaged.
+        ValueError: The file is no ledger, or is damaged or locked.
         OSError: It cannot be read.
     """
     path = default_path() if path is None else Path(path)

@@ -91,7 +91,7 @@ class FluenceSession:
         cache: str | CacheStore | None = None,
         budget: str | Budget | Sequence[str | Budget] | None = None,
         prices: Mapping[str, Price] | None = None,
-        ledger: bool | str | os.PathLike[str] = False,
+        ledger: bool | str | os.PathLike[str] | None = None,
         hooks: Sequence[Hook] = (),
         default_headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,

@@ -91,6 +91,12 @@ class UsageMeter:
         ledger: Where it is kept beyond the process.
         clock: Seconds since the epoch.
 
+    Attributes:
+        budgeted: There is a budget to be asked.
+
+    Raises:
+        ValueError, TypeError: A price or a budget that cannot work.
+
     Example:
         ```python
         used = fluence.usage.snapshot()
@@ -110,6 +116,12 @@ class UsageMeter:
     ) -> None:
         self._prices = read_prices(prices)
         self._budgets = [Pots(each) for each in read_budgets(budget)]
+        for pots in self._budgets:
+            if pots.budget.unit == "money" and not self._prices:
+                raise ValueError(
+                    f"the budget {pots.budget} counts money, and no model has a price: "
+                    "FluenceSession(prices={'fluence-chat': Price(prompt=..., completion=...)})"
+                )
         self.budgeted = bool(self._budgets)
         self._ledger = ledger
         self._clock = clock
@@ -217,9 +229,9 @@ class UsageMeter:
         return f"<UsageMeter: {calls} calls>"
 
 
-def open_ledger(ledger: bool | str | os.PathLike[str]) -> Ledger | None:
+def open_ledger(ledger: bool | str | os.PathLike[str] | None) -> Ledger | None:
     """The ledger that a session's `ledger=` names. SQLite is loaded by who uses it."""
-    if ledger is False:
+    if ledger is None or ledger is False:
         return None
     from .ledger import Ledger
 

@@ -203,6 +203,7 @@ class Pots:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self._pots: dict[str | None, Pot] = {}
+        self._sweep_above = _MANY_POTS
 
     def of(self, model: str, tags: Mapping[str, str], now: float) -> Pot | None:
         """The pot that a call counts in; None if the budget does not count it."""
@@ -215,7 +216,7 @@ class Pots:
             pot = self._pots[whose] = Pot(
                 budget, self._name(whose), _end_of_window(budget.per, now)
             )
-            if len(self._pots) > _MANY_POTS:
+            if len(self._pots) > self._sweep_above:
                 self._sweep(now)
         return pot
 
@@ -225,6 +226,7 @@ class Pots:
 
     def _sweep(self, now: float) -> None:
         self._pots = {whose: pot for whose, pot in self._pots.items() if now < pot.ends_at}
+        self._sweep_above = max(2 * len(self._pots), _MANY_POTS)
 
     def _name(self, whose: str | None) -> str:
         budget = self.budget

@@ -429,7 +429,10 @@ async def test_a_budget_begins_anew_with_its_window(monkeypatch: pytest.MonkeyPa
 
 async def test_money_needs_a_price() -> None:
     transport = ScriptedTransport(GOOD)
-    async with session(transport, budget="$5/day") as fluence:
+    with pytest.raises(ValueError, match="no model has a price"):
+        session(transport, budget="$5/day")
+    prices = {"other": Price(prompt=1, completion=1)}
+    async with session(transport, budget="$5/day", prices=prices) as fluence:
         with pytest.raises(ValueError, match=r"prices=\{'m': Price"):
             await asked(fluence)
         assert transport.requests == []
