@@ -8,14 +8,14 @@ from fluence_async import Budget, BudgetExceededError, FluenceSession, Price
 async def main() -> None:
     async with FluenceSession(
         prices={"fluence-chat": Price(prompt=0.50, completion=1.50)},
-        budget=["$5/day", Budget("150 tokens/hour", tag="tenant")],
+        budget=["$5/day", Budget("45 tokens/hour", tag="tenant")],
     ) as fluence:
         for tenant in ("acme", "acme", "acme", "globex"):
             try:
                 answer = await fluence.chat.completions.create(
                     model="fluence-chat",
-                    messages="Tell me a story",
-                    max_tokens=50,
+                    messages="What is 6 times 7?",
+                    max_tokens=10,
                     tags={"tenant": tenant},
                 )
                 print(f"{tenant}: {answer.text}")

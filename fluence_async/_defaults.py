@@ -71,4 +71,10 @@ def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
         texts: tuple[object, ...] = (name, value)
         if not all(isinstance(text, str) for text in texts):
             raise TypeError(f"tags={{{name!r}: {value!r}}}: name and value must be a str")
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"tags={{{name!r}: {value!r}}}: half a surrogate pair, which no UTF-8 can carry"
+            ) from None
     return tags

@@ -271,6 +271,8 @@ async def test_a_tag_is_text() -> None:
     async with session(ScriptedTransport(GOOD)) as fluence:
         with pytest.raises(TypeError, match="tenant"):
             await asked(fluence, tags={"tenant": 7})
+        with pytest.raises(ValueError, match="surrogate"):
+            await asked(fluence, tags={"tenant": "\ud800"})
 
 
 # ─── budgets ──────────────────────────────────────────────────────────────────────────────
