@@ -130,8 +130,10 @@ class FluenceSession:
         max_connections: int | None = None,
         transport: Callable[[], Transport] | None = None,
     ) -> None:
-        self._key = ApiKey(_key_or_environment(api_key))
-        del api_key  # no traceback of a later line may show it
+        try:
+            self._key = ApiKey(_key_or_environment(api_key))
+        finally:
+            del api_key  # no traceback of this frame may show it
         self._origin = Origin.of(
             base_url or os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL,
             allow_insecure=allow_insecure,
