@@ -32,7 +32,14 @@ from ..types import (
     ToolCallDelta,
 )
 from .error_bodies import MAX_ERROR_TEXT, MAX_SNIPPET, error_of, reason, snippet, status_error
-from .lenient_json import HELD_TEXTS, convert_leniently, loads, with_whole_text
+from .lenient_json import (
+    HELD_TEXTS,
+    convert_leniently,
+    is_error,
+    loads,
+    with_joined_parts,
+    with_whole_text,
+)
 from .secret import ApiKey
 from .sse import EventTooLarge, ServerSentEvent, SSEDecoder
 from .surrogates import SurrogateJoiner
@@ -95,7 +102,7 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
 def _lenient_completion(body: bytes, key: ApiKey, *, keep_raw: bool) -> ChatCompletion:
     try:
         raw = loads(body.decode("utf-8-sig", "replace"))
-        if raw.get("error"):
+        if is_error(raw):
             raise status_error(error_of(raw, key), snippet(body, key, MAX_ERROR_TEXT))
         if not isinstance(raw.get("choices"), list):
             raise ValueError('it has no "choices"')
@@ -154,7 +161,7 @@ class ChunkDecoder:
                     return self._decode_lines(*lines)
             return self._decode_events(self._sse.feed(data))
         except EventTooLarge as error:
-            self.error = BadChunkError(str(error))
+            self.error = BadChunkError(f"an event is larger than {error.limit} bytes: no chunk is")
             return []
 
     def end(self) -> bool:
@@ -216,10 +223,10 @@ class ChunkDecoder:
                 pass
         try:
             raw = loads(text)
-            if raw.get("error"):
+            if is_error(raw):
                 self._raise_error(raw)
             kind = _RawChunk if self._keep_raw else ChatCompletionChunk
-            chunk = convert_leniently(with_whole_text(raw, HELD_TEXTS), kind)
+            chunk = convert_leniently(with_joined_parts(with_whole_text(raw, HELD_TEXTS)), kind)
         except (ValueError, RecursionError) as error:
             raise BadChunkError(
                 f"an event of the stream is no chunk ({reason(error, self._key)}): "

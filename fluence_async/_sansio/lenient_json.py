@@ -1,7 +1,8 @@
 """JSON as servers really send it in, JSON as it was meant out.
 
 Law: *null means absent*, numbers in strings are numbers, and no text with half a character leaves
-here, unless the other half may still come. What is not JSON at all is an error.
+here, unless the other half may still come; a time is a whole second, and a text in parts is their
+texts. What is not JSON at all is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import msgspec
 
 from .surrogates import TEXT_FIELDS, whole_text
 
-__all__ = ["HELD_TEXTS", "convert_leniently", "loads", "with_whole_text"]
+__all__ = [
+    "HELD_TEXTS",
+    "convert_leniently",
+    "is_error",
+    "loads",
+    "with_joined_parts",
+    "with_whole_text",
+]
 
 T = TypeVar("T")
 
@@ -41,8 +49,28 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def is_error(raw: Mapping[str, Any]) -> bool:
+    """Whether an object is an error: it says so, or it has a message and no choices (vLLM)."""
+    return bool(raw.get("error") or (raw.get("message") and not raw.get("choices")))
+
+
+def with_joined_parts(raw: dict[str, Any]) -> dict[str, Any]:
+    """Where a delta's content is a list of parts, as Mistral has it, put their texts, in place."""
+    choices = raw.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        parts = delta.get("content") if isinstance(delta, dict) else None
+        if isinstance(parts, list) and all(isinstance(part, dict) for part in parts):
+            texts = [part.get("text") for part in parts if part.get("type") == "text"]
+            if all(isinstance(text, str) for text in texts):
+                delta["content"] = "".join(texts)
+    return raw
+
+
 def convert_leniently(raw: Mapping[str, Any], kind: type[T]) -> T:
-    fields = {name: value for name, value in raw.items() if name != "error"}
+    fields = {name: value for name, value in raw.items() if name not in ("error", "message")}
+    if isinstance(fields.get("created"), float):
+        fields["created"] = int(fields["created"])
     return msgspec.convert(_without_nulls(fields), kind, strict=False)
 
 
