@@ -252,6 +252,8 @@ class FluenceSession:
         raise TypeError("a session cannot be pickled: open one where it is used")
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_binding"):  # a traceback shows the one that could not be made
+            return "<FluenceSession: not made>"
         return f"<FluenceSession of {self._origin.name}: {self._binding.state}>"
 
 
