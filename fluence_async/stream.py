@@ -27,6 +27,7 @@ from ._sansio.codec import ChunkDecoder, is_event_stream, is_json
 from ._sansio.fold import Fold
 from ._sansio.secret import ApiKey
 from .errors import (
+    BadChunkError,
     Clock,
     FluenceError,
     ResponseError,
@@ -42,6 +43,7 @@ __all__ = ["ChatStream", "TextStream"]
 
 _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.1
+_MAX_STREAM = 256 * 2**20
 
 OnDone = Callable[["ChatStream", FluenceError | None], None]
 
@@ -82,6 +84,7 @@ class ChatStream:
         self._ended = False
         self._closed = False
         self._reading = False
+        self._received = 0
 
     # ─── what is known of it ──────────────────────────────────────────────────────────────
 
@@ -248,10 +251,13 @@ class ChatStream:
             if not self._closed:
                 self._fail(self._broken(error), cause=error)
             return
-        if data:
-            self._accept(self._decoder.feed(data))
-        else:
+        if not data:
             await self._end_of_body()
+            return
+        self._accept(self._decoder.feed(data))
+        self._received += len(data)
+        if self._received > _MAX_STREAM:
+            self._fail(BadChunkError(f"the stream is larger than {_MAX_STREAM} bytes: none is"))
 
     def _accept(self, chunks: list[ChatCompletionChunk]) -> None:
         if not chunks:

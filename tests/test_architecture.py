@@ -80,7 +80,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *package("cli", "app asking blocks chat conversation drawn markdown render serve terminal"),
     ),
     "testing": (
-        *package("testing", "cache_contract fault_table server"),
+        *package("testing", "bomb_table cache_contract fault fault_table server"),
         *package(
             "testing.transport_contract",
             "_expect _server bodies cancelling closing connecting encodings heads sending",

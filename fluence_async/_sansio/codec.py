@@ -32,14 +32,7 @@ from ..types import (
     ToolCallDelta,
 )
 from .error_bodies import MAX_ERROR_TEXT, MAX_SNIPPET, error_of, reason, snippet, status_error
-from .lenient_json import (
-    HELD_TEXTS,
-    convert_leniently,
-    is_error,
-    loads,
-    with_joined_parts,
-    with_whole_text,
-)
+from .lenient_json import convert_answer, convert_chunk, is_bomb, is_error, loads
 from .secret import ApiKey
 from .sse import EventTooLarge, ServerSentEvent, SSEDecoder
 from .surrogates import SurrogateJoiner
@@ -51,6 +44,8 @@ T = TypeVar("T")
 _END = b"data: [DONE]\n\n"
 _completion = msgspec.json.Decoder(ChatCompletion)
 _chunk = msgspec.json.Decoder(ChatCompletionChunk)
+_MOST_PARTS = 40_000  # of a large chunk, and of what is read leniently; of an answer, 25 times that
+_LARGE = 2**18
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -86,6 +81,8 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
         APIStatusError: The body is an error object (sent with status 200).
         ResponseError: It is no completion.
     """
+    if is_bomb(body, 25 * _MOST_PARTS):
+        raise ResponseError("the server's answer has more parts than any completion")
     try:
         completion = _completion.decode(body)
     except _MALFORMED:
@@ -101,12 +98,12 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
 
 def _lenient_completion(body: bytes, key: ApiKey, *, keep_raw: bool) -> ChatCompletion:
     try:
-        raw = loads(body.decode("utf-8-sig", "replace"))
+        raw = loads(body.decode("utf-8-sig", "replace"), _MOST_PARTS)
         if is_error(raw):
             raise status_error(error_of(raw, key), snippet(body, key, MAX_ERROR_TEXT))
         if not isinstance(raw.get("choices"), list):
             raise ValueError('it has no "choices"')
-        completion = convert_leniently(with_whole_text(raw), ChatCompletion)
+        completion = convert_answer(raw, ChatCompletion)
     except (ValueError, RecursionError) as error:
         raise ResponseError(
             f"the server's answer is no completion ({reason(error, key)}): "
@@ -186,7 +183,7 @@ class ChunkDecoder:
 
     def _decode_lines(self, lines: bytes, count: int) -> list[ChatCompletionChunk]:
         try:
-            chunks = _chunk.decode_lines(lines)
+            chunks = _chunk.decode_lines(lines) if len(lines) < _LARGE else []
         except _MALFORMED:
             chunks = []
         if len(chunks) == count:
@@ -216,17 +213,18 @@ class ChunkDecoder:
         return chunks
 
     def _decode_one(self, text: str) -> ChatCompletionChunk:
-        if not self._keep_raw and not self._surrogates.pending:
+        bomb = len(text) >= _LARGE and is_bomb(text, _MOST_PARTS)
+        if not bomb and not self._keep_raw and not self._surrogates.pending:
             try:
                 return _chunk.decode(text)
             except _MALFORMED:
                 pass
         try:
-            raw = loads(text)
+            raw = loads(text, _MOST_PARTS)
             if is_error(raw):
                 self._raise_error(raw)
             kind = _RawChunk if self._keep_raw else ChatCompletionChunk
-            chunk = convert_leniently(with_joined_parts(with_whole_text(raw, HELD_TEXTS)), kind)
+            chunk = convert_chunk(raw, kind)
         except (ValueError, RecursionError) as error:
             raise BadChunkError(
                 f"an event of the stream is no chunk ({reason(error, self._key)}): "
@@ -239,7 +237,7 @@ class ChunkDecoder:
 
     def _raise_error_event(self, data: str) -> NoReturn:
         try:
-            raw = loads(data)
+            raw = loads(data, _MOST_PARTS)
         except (ValueError, RecursionError):
             raw = {"message": data}
         self._raise_error(raw)

@@ -33,10 +33,13 @@ from ..server.faults import (
     Stream,
     Trickle,
 )
-from .fault_table import FAULTS, Fault
+from .bomb_table import BOMBS
+from .fault import Fault
+from .fault_table import FAULTS
 from .server import FluenceServer
 
 __all__ = [
+    "BOMBS",
     "FAULTS",
     "Answer",
     "Call",

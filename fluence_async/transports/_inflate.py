@@ -10,6 +10,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
+from anyio.lowlevel import checkpoint
+
 from ._base import BodyBroken, Response
 from ._failures import authority
 
@@ -48,6 +50,7 @@ class _Decoded:
         inflate = self._inflate
         if self._encoding not in ("gzip", "x-gzip", "deflate"):
             raise self._undecodable(f"content-encoding {self._encoding!r}, which was not asked for")
+        await checkpoint()  # much may come out without a wait: others have their turn in between
         try:
             while not (piece := inflate.take()):
                 data = await self._response.receive(deadline)
