@@ -287,9 +287,9 @@ class _Begin:
 def _wrong_type(
     content_type: str, response: Response, body: bytes, exchange: Exchange
 ) -> ResponseError:
-    kind = (
-        "a stream that was not asked for" if is_event_stream(content_type) else content_type[:100]
-    )
+    kind = exchange.key.scrub(content_type)[:100]
+    if is_event_stream(content_type):
+        kind = "a stream that was not asked for"
     text = exchange.key.scrub(body[: 64 * 1024].decode("utf-8", "replace"))
     return ResponseError(
         f"the server answered with {kind!r} where JSON belongs: {text[:200]!r}; is base_url that "

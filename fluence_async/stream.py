@@ -75,6 +75,7 @@ class ChatStream:
         self._call = call
         self._clock = clock
         self._on_done: OnDone = _ignore
+        self._key = key
         self._decoder = ChunkDecoder(key=key, keep_raw=call.keep_raw)
         self._fold = Fold(call.choices)
         self._ready: deque[ChatCompletionChunk] = deque()
@@ -198,8 +199,9 @@ class ChatStream:
     async def _take_whole(self, content_type: str) -> None:
         """A server that does not stream answers with one JSON body: one chunk."""
         if not is_json(content_type):
+            kind = self._key.scrub(content_type)[:100]
             raise ResponseError(
-                f"the server answered with {content_type[:100]!r} where a stream of events "
+                f"the server answered with {kind!r} where a stream of events "
                 "belongs; is base_url that of a chat API, or is a login page in between?",
                 status_code=self._response.status,
             )

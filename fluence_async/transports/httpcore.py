@@ -231,7 +231,7 @@ class _Response:
         except _FAILURES as error:
             raise BodyBroken(
                 f"the body from {authority(self._url)} broke off: {brief(error)}"
-            ) from error
+            ) from error if isinstance(error, httpcore2.NetworkError) else None
         finally:
             self._reading = False
             if not data:
@@ -276,7 +276,7 @@ class _Response:
 def _sending_failed(
     request: Request, progress: _Progress, error: Exception
 ) -> TransportError | ValueError:
-    """What the seam calls an error of httpcore2."""
+    """What the seam calls an error of httpcore2; one of its parser does not go along."""
     where = authority(request.url)
     failure: TransportError
     if isinstance(error, httpcore2.LocalProtocolError):  # its text may quote the key
@@ -290,7 +290,7 @@ def _sending_failed(
             f"{where} closed the connection before it answered: {brief(error)}",
             reused=progress.reused,
         )
-    failure.__cause__ = error
+    failure.__cause__ = None if isinstance(failure, ProtocolViolated) else error
     return failure
 
 

@@ -18,7 +18,7 @@ from fluence_async import (
     StreamInterruptedError,
     Timeout,
 )
-from fluence_async.testing import FAULTS, Close, Fault, FluenceServer, Pause, Stream
+from fluence_async.testing import BOMBS, FAULTS, Close, Fault, FluenceServer, Pause, Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -51,8 +51,12 @@ async def ask(fluence: FluenceSession, *, stream: bool) -> str:
 
 class TestFaults:
     @pytest.fixture(params=["aiohttp", "aiohttp in pure Python", "httpcore2"])
-    def anyio_backend(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    def anyio_backend(
+        self, request: pytest.FixtureRequest, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    ) -> str:
         if request.param == "aiohttp in pure Python":
+            if fault in BOMBS or len(fault.text) > 2**16:
+                pytest.skip("paused while it reads, that parser may forget to go on (3.14.5)")
             from aiohttp.http_parser import HttpResponseParserPy
 
             monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", HttpResponseParserPy)
