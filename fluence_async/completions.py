@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from ._cached import answered
-from ._call import Call, read_body
+from ._call import Call, read_body, read_error_body
 from ._exchange import Exchange
 from ._sansio.answer_type import AnswerType
 from ._sansio.codec import decode_completion, is_event_stream, is_json
@@ -263,12 +263,14 @@ class _Begin:
 
     async def whole(self, call: Call, response: Response) -> ChatCompletion:
         exchange = self._exchange
-        body = await read_body(call, response, exchange.clock)
-        await response.aclose()
         content_type = response.headers.get("content-type", "")
+        wrong = content_type and not is_json(content_type)  # what is no answer may have no end
+        read = read_error_body if wrong else read_body
+        body = await read(call, response, exchange.clock)
+        await response.aclose()
         if not body:
             raise APIConnectionError("the server answered 200 with an empty body")
-        if content_type and not is_json(content_type):
+        if wrong:
             raise _wrong_type(content_type, response, body, exchange)
         completion = decode_completion(body, key=exchange.key, keep_raw=call.keep_raw)
         meta = call.meta
@@ -280,7 +282,6 @@ class _Begin:
     async def stream(self, call: Call, response: Response) -> ChatStream:
         exchange = self._exchange
         stream = ChatStream(response, call, key=exchange.key, clock=exchange.clock)
-
         return await stream.begin(partial(exchange.telling.stream_done, call))
 
 

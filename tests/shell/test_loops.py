@@ -92,6 +92,30 @@ def test_a_run_that_ends_amid_a_stream_leaves_nothing(run: Any, server: FluenceS
 
 
 @runs
+def test_streams_dropped_in_a_cycle_are_closed_and_end_nothing_else(
+    run: Any, server: FluenceServer
+) -> None:
+    async def main() -> None:
+        async with session(server) as fluence:
+            server.script(Stream("Hel", Stall()), repeat=True)
+            for _ in range(5):
+                stream: Any = await fluence.chat.completions.create(
+                    model=MODEL, messages="hi", stream=True
+                )
+                cycle = [stream]
+                cycle.append(cycle)
+                del stream, cycle
+                with pytest.warns(ResourceWarning, match="dropped unclosed"):
+                    gc.collect()
+                await anyio.sleep(0.005)
+            server.script()
+            assert "4" in await ask(fluence)
+
+    run(main)
+    idle(server)
+
+
+@runs
 def test_faults_end_and_cancellations_leave_nothing(run: Any, server: FluenceServer) -> None:
     async def main() -> None:
         async with session(server) as fluence:
