@@ -117,7 +117,7 @@ def _with_whole_text(value: Any, held: frozenset[str] = frozenset()) -> Any:
         return {
             _with_whole_text(name): item
             if name in held and isinstance(item, str)
-            else _with_whole_text(item, held)
+            else _with_whole_text(item, frozenset() if name in _FREE_FORM else held)
             for name, item in value.items()
         }
     if isinstance(value, list):
