@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import anyio
 import pytest
 
@@ -102,3 +104,19 @@ async def test_the_limits_full_rate_is_back_at_once() -> None:
         await outage.calls(300)
         assert outage.good == 300
         assert anyio.current_time() - began < 33  # 30 s and the margins of the window
+
+
+async def test_a_wall_clock_that_jumps_changes_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = itertools.cycle([0.0, 4e9, -4e9, 1e6])
+    monkeypatch.setattr("time.time", lambda: next(jumps))
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    later = "Wed, 21 Oct 2015 07:28:20 GMT"
+    transport = ScriptedTransport(
+        answer(b"{}", status=429, headers={"retry-after": later, "date": date}),
+        answer(b"{}", status=500),
+        GOOD,
+    )
+    async with session(transport) as fluence:
+        began = anyio.current_time()
+        await fluence.chat.completions.create(model="m", messages="hi")
+        assert 20 <= anyio.current_time() - began <= 21.6
