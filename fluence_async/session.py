@@ -8,10 +8,10 @@ two loops want it at once.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, NoReturn, Self, Unpack
 
 import msgspec
@@ -187,6 +187,8 @@ class FluenceSession:
         body = encode_request(params, stream=stream)
         exchange = self._binding.get()
         call_id = os.urandom(16).hex()
+        started = exchange.clock()
+        total_s = options.timeout.total
         call = Call(
             url=self._origin.completions_url,
             headers=self._headers(options, stream=stream, call_id=call_id),
@@ -199,7 +201,8 @@ class FluenceSession:
             lane=_LANES[options.priority],
             keep_raw=options.keep_raw,
             call_id=call_id,
-            started=exchange.clock(),
+            started=started,
+            total_at=math.inf if total_s is None else started + total_s,
             meta=Meta(tags=dict(options.tags)),
             cached=self._cached(options, body.data),
         )
@@ -240,12 +243,7 @@ class FluenceSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     def __reduce__(self) -> NoReturn:

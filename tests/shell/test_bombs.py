@@ -53,7 +53,7 @@ async def test_a_stream_of_good_chunks_without_end_is_ended(
     async with opened() as (server, fluence):
         chunk = Event('{"choices":[{"delta":{"content":"aaaa"}}]}')
         server.script(Stream(Repeat([chunk] * 1000)))
-        with pytest.raises(BadChunkError, match="larger than 1048576 bytes") as caught:
+        with pytest.raises(BadChunkError, match="over 1048576 bytes") as caught:
             await ask(fluence, stream=True)
     assert caught.value.partial is not None
     assert len(caught.value.partial.text) > 60_000
