@@ -16,6 +16,7 @@ from .fault import Fault
 __all__ = ["BOMBS"]
 
 _MB = 2**20
+_PIECE = 50_000
 _BAD = BadChunkError
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
@@ -28,9 +29,11 @@ def _gzip(start: bytes, megabytes: int) -> list[Any]:
     return [_OK + b"content-encoding: gzip\r\n\r\n" + first, block * megabytes]
 
 
-def _event(start: str, middle: str, end: str, megabytes: int = 8) -> Event:
-    """An event of so many megabytes of `middle`."""
-    return Event(start + middle * (megabytes * _MB // len(middle)) + end)
+def _event(start: str, middle: str, end: str, size: int = 8 * _MB) -> list[Any]:
+    """An event of so many bytes of `middle`, made as it is sent."""
+    piece = middle * (_PIECE // len(middle))
+    pieces = Repeat(piece.encode(), size // len(piece))
+    return [b"data: " + start.encode(), pieces, end.encode() + b"\n\n"]
 
 
 _TOOL = '{"choices":[{"delta":{"tool_calls":[{"index":%d,"id":"x","function":{"arguments":"'
@@ -88,7 +91,7 @@ BOMBS: tuple[Fault, ...] = (
     ),
     Fault(
         name="an event of 10 MB",
-        script=(Stream(Event('{"choices":[{"delta":{"content":"' + "a" * 10**7 + '"}}]}')),),
+        script=(Stream(_event('{"choices":[{"delta":{"content":"', "a", '"}}]}', 10**7)),),
         text="a" * 10**7,
     ),
     Fault(
