@@ -211,7 +211,7 @@ async def test_quoted_by_the_server(where: str, prey: Prey) -> None:
     prey.quoted = True
     async with FluenceServer(limits=None, api_keys=[KEY]) as server:
         server.script(QUOTING[where])
-        async with session(prey, server.base_url, timeout=5) as fluence:
+        async with session(prey, server.base_url, timeout=2) as fluence:
             await ask(prey, fluence, stream=QUOTING[where].stream)
         assert "str" in prey.texts, "it was meant to fail"
 

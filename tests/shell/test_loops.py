@@ -124,7 +124,7 @@ def test_faults_end_and_cancellations_leave_nothing(run: Any, server: FluenceSer
                 with anyio.move_on_after(delay):
                     async with fluence.chat.completions.stream(model=MODEL, messages="hi") as s:
                         await s.get_final_text()
-            server.script(Stream("Hel", Reset()))
+            server.script(Stream("Hel", Reset()), repeat=True)
             with pytest.raises(StreamInterruptedError):
                 async with fluence.chat.completions.stream(model=MODEL, messages="hi") as stream:
                     await stream.get_final_text()
