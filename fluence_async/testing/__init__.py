@@ -48,11 +48,14 @@ from ..server.faults import (
 )
 from ..server.hostile import Bomb, Corrupt, Redirect, Shuffle, Truncate
 from ..server.received import Received
-from .fault_table import FAULTS, Fault
+from .bomb_table import BOMBS
+from .fault import Fault
+from .fault_table import FAULTS
 from .network import NetworkForbidden, forbid_network
 from .server import FluenceServer
 
 __all__ = [
+    "BOMBS",
     "FAULTS",
     "Answer",
     "Bomb",
