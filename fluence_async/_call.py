@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from ._sansio.budget import Reservation
 from .cache.cache import Cached
 from .errors import APIConnectionError, APITimeoutError, Clock, ResponseError
 from .meta import Meta
@@ -18,7 +19,7 @@ from .transports._base import BodyBroken, BodyTimeout, Response, TransportError
 
 __all__ = ["Call", "read_body", "read_error_body"]
 
-_MAX_BODY = 64 * 2**20
+_MAX_BODY = 32 * 2**20
 _MAX_ERROR_BODY = 64 * 2**10
 _ERROR_BODY_S = 5.0
 
@@ -31,6 +32,7 @@ class Call(msgspec.Struct, kw_only=True):
         lane: 0 for interactive, 1 for batch.
         started: When it began, on the loop's clock.
         cached: Where its answer may be found and is kept; None if it is always sent.
+        reservation: What is set aside for it of the session's budgets.
         front: It waits at the head of its lane, because it has waited before.
         total_at: When it must have ended, on the loop's clock; `math.inf` for never.
     """
@@ -49,6 +51,7 @@ class Call(msgspec.Struct, kw_only=True):
     started: float
     meta: Meta
     cached: Cached | None = None
+    reservation: Reservation | None = None
     front: bool = False
     total_at: float = math.inf
 
@@ -67,7 +70,7 @@ async def read_body(call: Call, response: Response, clock: Callable[[], float]) 
     Raises:
         APITimeoutError: The idle or the total clock ran out.
         APIConnectionError: The body broke.
-        ResponseError: It is larger than 64 MiB, or its encoding is invalid.
+        ResponseError: It is larger than 32 MiB, or its encoding is invalid.
     """
     parts: list[bytes] = []
     size = 0

@@ -27,6 +27,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("tools",),
     ("transports", "limiter"),
     ("cache",),
+    ("usage",),
     ("exchange",),
     ("stream",),
     ("tool_run", "typed_answer"),
@@ -48,7 +49,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket caching codec docstring error_bodies fold lenient_json origin"
+        "answer_type bucket budget caching codec docstring error_bodies fold lenient_json"
+        " metering origin"
         " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
         " tool_calls",
     ),
@@ -60,27 +62,32 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),
     "cache": package("cache", "_flight _store cache memory sqlite"),
+    "usage": ("ledger", "usage"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
     "completions": ("_cached", "completions"),
-    "session": ("_binding", "session"),
+    "session": ("_binding", "_defaults", "session"),
     "door": ("",),
     "server": (
-        *package("server", "app chat faults idempotency local refusal replies tokens turn windows"),
+        *package("server", "app chat control faults hostile idempotency local received recording"),
+        *(f"server.{name}" for name in "refusal replies script_json tokens turn windows".split()),
         "server.wire",
         *package(
             "server.responders",
-            "arithmetic calls findings prose rules schema script small_talk",
+            "arithmetic calls chaos findings prose replay rules schema script small_talk upstream",
         ),
     ),
     "cli": (
         "__main__",
-        *package("cli", "app asking blocks chat conversation drawn markdown render serve terminal"),
+        *package(
+            "cli", "app asking blocks chat conversation drawn markdown render serve spent terminal"
+        ),
     ),
     "testing": (
-        *package("testing", "cache_contract fault_table server"),
+        *package("testing", "bomb_table cache_contract fault fault_table network server"),
+        *package("testing.limiter_contract", "_limiter units waiting"),
         *package(
             "testing.transport_contract",
             "_expect _server bodies cancelling closing connecting encodings heads sending",
@@ -96,11 +103,12 @@ ARGUED_UPWARD: dict[tuple[str, str], str] = {
 """Imports under TYPE_CHECKING that point up or sideways, and why."""
 
 PUBLIC_API_ONLY: dict[str, frozenset[str]] = {
-    "cli": frozenset({"", "server", "types"}),
-    "server": frozenset({"types", "_sansio.codec", "_sansio.sse"}),
+    "cli": frozenset({"", "ledger", "server", "types"}),
+    "server": frozenset({"types", "_sansio.codec", "_sansio.secret", "_sansio.sse"}),
 }
 """What a program may use outside its own room: the command line only what its user could, the
-server only the words and the bytes, because the one must prove the other."""
+server only the words and the bytes, because the one must prove the other; and what keeps a key out
+of a text, of which there must be one."""
 
 LIBRARIES: dict[str, frozenset[str]] = {
     "aiohttp": frozenset(
@@ -116,6 +124,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
             "transports",
             "limiter",
             "cache",
+            "usage",
             "exchange",
             "stream",
             "tool_run",
@@ -154,6 +163,7 @@ MAX_FILE, MAX_FUNCTION = 300, 60
 LONG_FILES: dict[str, str] = {
     "stream": "one class, sole owner of the body; a third of it is what a caller reads",
     "testing.fault_table": "one table",
+    "transports.httpcore": "one transport: what it opens and what must be closed stand together",
     "errors": "one tree, read as one",
     "types": "one vocabulary; three quarters of it are fields and what they mean",
 }

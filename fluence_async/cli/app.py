@@ -13,6 +13,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -176,7 +177,28 @@ def chat(  # noqa: PLR0917  # how typer is told the options
 
 
 @_app.command()
-def serve(
+def usage(
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", help="The file; by default the user's own.")
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=36_500, help="How far back.")] = 30,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, tags included.")
+    ] = False,
+) -> None:
+    """Show what calls cost, by day and model.
+
+    Reads the ledger that programs keep with FluenceSession(ledger=True). A ~ marks sums that
+    hold estimates, because the server did not report all.
+    """
+    from .spent import show_spent
+
+    with _outcome():
+        show_spent(ledger, days=days, as_json=as_json)
+
+
+@_app.command()
+def serve(  # noqa: PLR0917  # how typer is told the options
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
@@ -187,23 +209,64 @@ def serve(
     limits: Annotated[
         bool, typer.Option("--limits/--no-limits", help="100 requests a minute, 1000 an hour.")
     ] = True,
+    control: Annotated[
+        bool, typer.Option("--control", help="Take scripts over HTTP, for tests in any language.")
+    ] = False,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="Pass requests on to this address, with the key in FLUENCE_API_KEY."),
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Append what the upstream says to this file, without keys.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Answer from a recording, again and again.")
+    ] = None,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Spoil some answers, and say which and how.")
+    ] = False,
+    chaos_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of requests that chaos spoils.")
+    ] = 0.3,
+    seed: Annotated[
+        int | None, typer.Option(help="Which chaos; by default another one each time.")
+    ] = None,
 ) -> None:
     """Run the local Fluence server until Ctrl-C.
 
     It speaks the documented API in full, keys and rate limits included, and is no language
     model: its answers are computed from the questions. It prints how to point a client at it.
     """
-    from .serve import serve_forever
+    from .serve import Serving, serve_forever
 
-    with _outcome():
-        try:
-            _run_to_end(serve_forever(host=host, port=port, pace=pace, limited=limits))
-        except KeyboardInterrupt:
-            pass  # how a server in the foreground is meant to end
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            print(
-                f"fluence: cannot listen on {host}:{port}: {reason}; choose another --port",
-                file=sys.stderr,
-            )
-            raise typer.Exit(1) from None
+    serving = Serving(
+        host=host,
+        port=port,
+        pace=pace,
+        limited=limits,
+        control=control,
+        upstream=upstream,
+        record=record,
+        replay=replay,
+        chaos=chaos,
+        chaos_rate=chaos_rate,
+        seed=seed,
+    )
+    with _outcome(), _foreground(serving.host, serving.port):
+        _run_to_end(serve_forever(serving))
+
+
+@contextmanager
+def _foreground(host: str, port: int) -> Iterator[None]:
+    """How a server in the foreground ends: with Ctrl-C, or because it cannot begin."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        print(
+            f"fluence: cannot listen on {host}:{port}: {reason}; choose another --port",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from None
