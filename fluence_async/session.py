@@ -50,7 +50,9 @@ class FluenceSession:
         max_retries: Attempts after the first. With `retry` it takes that policy's place.
         limits: What the server allows: strings such as `"100/minute"`, or `RateLimit`s.
         limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
-            a `Limiter` of your own, or None for none.
+            `"file"` (all processes' of this user on this machine, through a file in the user's
+            state directory), a `Limiter` of your own, or None or `"none"` for none. `"auto"` is
+            what `FLUENCE_LIMITER` says, and without that `"memory"`.
         cache: Where answers are kept that need not be asked for again: `"memory"` (this
             session's), `"sqlite"` (a file in the user's cache directory), a `CacheStore`, which
             stays yours to close, or None for nowhere. Equal calls at once then make one request.
@@ -86,7 +88,7 @@ class FluenceSession:
         timeout: Timeout | float | None = None,
         max_retries: int | None = None,
         limits: Sequence[str | RateLimit] = DOCUMENTED_LIMITS,
-        limiter: str | Limiter | None = "memory",
+        limiter: str | Limiter | None = "auto",
         cache: str | CacheStore | None = None,
         budget: str | Budget | Sequence[str | Budget] | None = None,
         prices: Mapping[str, Price] | None = None,
@@ -244,11 +246,17 @@ def _limiter(
     key: ApiKey,
     origin: Origin,
 ) -> Limiter | None:
-    if limiter is None or isinstance(limiter, Limiter):
+    if isinstance(limiter, Limiter):
         return limiter
-    if limiter == "memory":
-        return shared_limiter(limiter_name(key.reveal(), origin.name), limits)
-    raise ValueError(f"limiter={limiter!r}: must be 'memory', a Limiter, or None for none")
+    kind, named = limiter, "limiter"
+    if kind == "auto":
+        kind, named = os.environ.get("FLUENCE_LIMITER") or "memory", "FLUENCE_LIMITER"
+    if kind is None or kind == "none":
+        return None
+    if kind in ("memory", "file"):
+        name = limiter_name(key.reveal(), origin.name)
+        return shared_limiter(name, limits, in_file=kind == "file")
+    raise ValueError(f"{named}={kind!r}: must be 'memory', 'file' or 'none', or a Limiter in code")
 
 
 def _configure_logging() -> None:

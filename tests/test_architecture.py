@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sansio": package(
         "_sansio",
         "answer_type bucket budget caching codec docstring error_bodies fold lenient_json"
-        " metering origin"
+        " limits_file metering origin"
         " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
         " tool_calls",
     ),
@@ -60,7 +60,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "_base _failures _head _inflate _lifetime _proxies _watchdog"
         " aiohttp _aiohttp_connections _aiohttp_response httpcore",
     ),
-    "limiter": package("limiter", "_line _park _queue _store limiter memory"),
+    "limiter": package(
+        "limiter",
+        "_ledger _line _mirror _park _process _queue _state _store _turns file limiter memory",
+    ),
     "cache": package("cache", "_flight _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
     "exchange": ("_call", "_telling", "_exchange"),
@@ -151,7 +154,7 @@ PURE = frozenset({
     "contextlib", "copy", "dataclasses", "datetime", "decimal", "email", "enum",
     "fractions", "functools", "hashlib", "heapq", "hmac", "html", "inspect", "ipaddress",
     "itertools", "json", "math", "numbers", "operator", "re", "reprlib", "string",
-    "textwrap", "types", "typing", "unicodedata", "urllib",
+    "struct", "textwrap", "types", "typing", "unicodedata", "urllib",
 })
 # fmt: on
 """Of the standard library, what the rules may import: values in, values out."""

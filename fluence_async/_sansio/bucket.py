@@ -74,10 +74,8 @@ class Claim:
     def __init__(self, costs: Mapping[str, int]) -> None:
         self.costs: Mapping[str, int] = costs
         self.state: int = FRESH
-        self.came: int = 0
-        """When it came to wait; 0 if it does not."""
-        self.place: Any = None
-        """Where a shared store has written it down."""
+        self.came: int = 0  # when it came to wait; 0 if it does not
+        self.place: Any = None  # where a shared store has written it down
 
 
 class _Window:
@@ -158,8 +156,7 @@ class Bucket:
 
     __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
 
-    stale_after: Final = NEVER
-    """How long an answer of `take` holds at most: nobody but the asker changes what it says."""
+    stale_after: Final = NEVER  # nobody but the asker changes what it is told
 
     def __init__(
         self,

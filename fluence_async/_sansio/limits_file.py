@@ -3,12 +3,11 @@
     header    what is true of the whole: how many units are in flight, how many entries there are
     slots     one for each request in flight: whose, since when, its costs
     tickets   one for each limiter that waits: since when its first caller has, and for what
-    learnt    reserved for what is learnt of the server, with a version of its own; zeros today
     ring      one entry for each request that has come to an end: by when it had arrived, its costs
 
 Law: every record but the tickets carries its checksum, and none is believed without. A header is
 written whole or not at all. Slots and ring are the truth; what the header says of units in flight
-can be counted again from the slots, and is, if the mark `dirty` tells of a writer that was killed.
+can be counted again from the slots.
 
 Times in slots and ring, in ns, are the file's own: the machine's clock since boot plus `base`,
 which is chosen anew after each boot so that the file's time goes on where it had stopped. Those in
@@ -22,13 +21,13 @@ its own, made from the ring, so that it may know other limits than the one besid
 from __future__ import annotations
 
 from binascii import crc32
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from struct import Struct
 from typing import Final, NamedTuple
 
 __all__ = [
-    "DIRTY",
+    "DIMENSIONS",
     "ENTRY_SIZE",
     "FILE_SIZE",
     "HEADER_SIZE",
@@ -49,7 +48,6 @@ __all__ = [
     "Slot",
     "Ticket",
     "entry_at",
-    "in_order",
     "pack_entry",
     "slot_at",
     "ticket_at",
@@ -63,11 +61,11 @@ RING: Final = 65536
 
 _MAGIC = b"flulimit"
 _VERSION = 1
-_HEADER = Struct(f"<II8sIIQ16sqqqqqQ{DIMENSIONS}Q{DIMENSIONS}Q")
+_HEADER = Struct(f"<I8sIIQ16sqqqqqQQ{DIMENSIONS}Q{DIMENSIONS}Q")
 _SLOT = Struct(f"<IIIIQq{DIMENSIONS}Q")
 _TICKET = Struct(f"<QQqq{DIMENSIONS}Q")
 _ENTRY = Struct(f"<IIq{DIMENSIONS}Q")
-_AFTER_CHECKSUM = 8
+_AFTER_CHECKSUM = 4
 
 HEADER_SIZE: Final = _HEADER.size
 SLOT_SIZE: Final = _SLOT.size
@@ -76,13 +74,9 @@ SLOTS_AT: Final = 4096
 SLOTS_SIZE: Final = SLOTS * SLOT_SIZE
 TICKETS_AT: Final = SLOTS_AT + SLOTS_SIZE
 TICKETS_SIZE: Final = _TICKET.size
-_LEARNT_AT = TICKETS_AT + TICKETS * TICKETS_SIZE
-_LEARNT_SIZE = 16384
-_RING_AT = _LEARNT_AT + _LEARNT_SIZE
+_RING_AT = TICKETS_AT + TICKETS * TICKETS_SIZE
 FILE_SIZE: Final = _RING_AT + RING * ENTRY_SIZE
 
-DIRTY: Final = (1).to_bytes(4, "little")
-"""What stands at the head of the file while something is being written."""
 NO_SLOT: Final = bytes(SLOT_SIZE)
 NO_TICKET: Final = bytes(TICKETS_SIZE)
 
@@ -102,7 +96,6 @@ class Header:
     """What is true of the whole file.
 
     Attributes:
-        dirty: Somebody was writing.
         epoch: Another number for each beginning of the file.
         boot: Of which boot of the machine the clock is.
         base: What is added to that clock to have the file's time.
@@ -111,28 +104,13 @@ class Header:
         keep: For how long entries are needed.
         blocked: Before this nobody takes, in the file's time.
         head: How many entries were ever written.
+        tail: Those before are needed no more.
         tickets: Beyond so many, there are no tickets.
         in_flight: Units in flight, of each dimension.
         dimensions: Their names' digests; the first is that of requests.
     """
 
-    __slots__ = (
-        "base",
-        "blocked",
-        "boot",
-        "dimensions",
-        "dirty",
-        "epoch",
-        "head",
-        "in_flight",
-        "keep",
-        "latest",
-        "tickets",
-        "wall",
-    )
-
     def __init__(self, epoch: int, boot: bytes, base: int, latest: int) -> None:
-        self.dirty = False
         self.epoch = epoch
         self.boot = boot
         self.base = base
@@ -141,14 +119,14 @@ class Header:
         self.keep = 0
         self.blocked = 0
         self.head = 0
+        self.tail = 0
         self.tickets = 0
         self.in_flight = [0] * DIMENSIONS
         self.dimensions = [_digest("requests")] + [0] * (DIMENSIONS - 1)
 
     def pack(self) -> bytes:
-        """As it is written; clean."""
+        """As it is written."""
         data = _HEADER.pack(
-            0,
             0,
             _MAGIC,
             _VERSION,
@@ -161,11 +139,12 @@ class Header:
             self.keep,
             self.blocked,
             self.head,
+            self.tail,
             *self.in_flight,
             *self.dimensions,
         )
-        checksum = crc32(data[_AFTER_CHECKSUM:]).to_bytes(4, "little")
-        return b"".join((data[:4], checksum, data[_AFTER_CHECKSUM:]))
+        checked = data[_AFTER_CHECKSUM:]
+        return crc32(checked).to_bytes(4, "little") + checked
 
     @classmethod
     def unpack(cls, data: bytes) -> Header:
@@ -175,24 +154,22 @@ class Header:
             Damaged: It is one no longer.
             Foreign: It never was, or is of another version.
         """
-        if data[8:16] != _MAGIC:
+        if data[4:12] != _MAGIC:
             raise Foreign("it is another program's: choose another path, or delete it")
         if len(data) < HEADER_SIZE:
             raise Damaged("it is too short")
-        dirty, checksum, _, version, tickets, epoch, boot, base, latest, wall, *rest = (
-            _HEADER.unpack(data)
-        )
+        fields = _HEADER.unpack(data)
+        checksum, _, version, tickets, epoch, boot, base, latest, wall, *rest = fields
         if version != _VERSION:
             raise Foreign(f"it has version {version}, and this package knows only {_VERSION}")
         if checksum != crc32(data[_AFTER_CHECKSUM:]):
             raise Damaged("its header's checksum is wrong")
         self = cls(epoch, boot, base, latest)
-        self.dirty = dirty != 0
         self.tickets = tickets
         self.wall = wall
-        self.keep, self.blocked, self.head = rest[:3]
-        self.in_flight = rest[3 : 3 + DIMENSIONS]
-        self.dimensions = rest[3 + DIMENSIONS :]
+        self.keep, self.blocked, self.head, self.tail = rest[:4]
+        self.in_flight = rest[4 : 4 + DIMENSIONS]
+        self.dimensions = rest[4 + DIMENSIONS :]
         return self
 
     def column(self, dimension: str) -> int:
@@ -242,7 +219,8 @@ class Slot(NamedTuple):
                 at = place * SLOT_SIZE
                 if checksum != crc32(data[at + 4 : at + SLOT_SIZE]):
                     raise Damaged("a slot's checksum is wrong")
-                yield place, cls(*fields[:5], tuple(fields[5:]))
+                pid, boot, namespace, started, taken, *costs = fields
+                yield place, cls(pid, boot, namespace, started, taken, tuple(costs))
 
 
 class Ticket(NamedTuple):
@@ -270,8 +248,10 @@ class Ticket(NamedTuple):
     def unpack_all(cls, data: bytes) -> list[Ticket]:
         """Those that were read, and those without an owner."""
         return [
-            cls(*fields[:4], fields[4:])
-            for fields in _TICKET.iter_unpack(data[: len(data) // TICKETS_SIZE * TICKETS_SIZE])
+            cls(owner, lane, came, seen, tuple(costs))
+            for owner, lane, came, seen, *costs in _TICKET.iter_unpack(
+                data[: len(data) // TICKETS_SIZE * TICKETS_SIZE]
+            )
         ]
 
 
@@ -296,9 +276,7 @@ def pack_entry(epoch: int, number: int, arrived: int, costs: Sequence[int]) -> b
     return crc32(data, epoch & 0xFFFF_FFFF).to_bytes(4, "little") + data
 
 
-def unpack_entries(
-    data: bytes, epoch: int, number: int, count: int
-) -> Iterator[tuple[int, Costs]]:
+def unpack_entries(data: bytes, epoch: int, number: int, count: int) -> Iterator[tuple[int, Costs]]:
     """`count` entries from `number` on: by when each had arrived, and its costs.
 
     Raises:
@@ -314,12 +292,3 @@ def unpack_entries(
         ):
             raise Damaged("an entry is not what it should be")
         yield arrived, tuple(costs)
-
-
-def in_order(costs: Mapping[str, int], columns: Mapping[str, int]) -> Costs:
-    """Costs by name, as the file has them."""
-    found = [0] * DIMENSIONS
-    for dimension, cost in costs.items():
-        if dimension in columns:
-            found[columns[dimension]] = cost
-    return tuple(found)

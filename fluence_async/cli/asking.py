@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class Settings:
 @asynccontextmanager
 async def open_session(base_url: str | None) -> AsyncIterator[FluenceSession]:
     """A session with the API that the environment names; with the embedded local server where
-    it names neither a key nor an address.
+    it names neither a key nor an address. Calls of the API keep to the limits together with this
+    user's other processes: an hour is longer than a command runs.
 
     Raises:
         ValueError: There is an address and no key, or one of them cannot be used.
@@ -53,7 +55,8 @@ async def open_session(base_url: str | None) -> AsyncIterator[FluenceSession]:
             f"no API key for {base_url}: set FLUENCE_API_KEY (to any word, if that server "
             "asks for none)"
         )
-    async with FluenceSession(api_key=api_key, base_url=base_url) as fluence:
+    limiter = os.environ.get("FLUENCE_LIMITER") or ("file" if sys.platform == "linux" else "memory")
+    async with FluenceSession(api_key=api_key, base_url=base_url, limiter=limiter) as fluence:
         yield fluence
 
 

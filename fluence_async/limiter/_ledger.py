@@ -2,8 +2,7 @@
 
 Law: everything but `lock` is for who holds the lock. Writes are in such an order that whoever is
 killed between two of them leaves a unit counted twice, or one that belongs to a dead process; never
-one too few. The mark `dirty` is set first and gone last: who finds it counts the slots again, and
-the entries that were written before their number was.
+one too few. Who looks for dead processes counts the slots again, and so puts that right.
 
 A boot of the machine moves the file's time on by as much as the wall clock says, less a second,
 and never back: should that clock have been set back, all is as if no time had passed.
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._sansio.limits_file import (
-    DIRTY,
+    DIMENSIONS,
     ENTRY_SIZE,
     FILE_SIZE,
     HEADER_SIZE,
@@ -33,7 +32,6 @@ from .._sansio.limits_file import (
     TICKETS_AT,
     TICKETS_SIZE,
     Costs,
-    Damaged,
     Header,
     Slot,
     Ticket,
@@ -49,11 +47,10 @@ from ._state import StateFile
 __all__ = ["Ledger", "Place"]
 
 _S = 1_000_000_000
-_AHEAD = 60 * _S
-"""No clock of this machine is so far behind another."""
 _UNSEEN_PROCESS = 3600 * _S
 """How long one that cannot be seen is believed to wait for an answer."""
 _LOOK_EVERY = _S // 10
+_AT_ONCE = 1024
 
 
 class Place(NamedTuple):
@@ -93,17 +90,9 @@ class Ledger:
         self._free: list[tuple[int, int]] = []
         self._look_at = 0
 
-    def lock(self, now: int) -> bool:
-        """Whether the file is locked; it is begun anew if somebody has deleted it."""
-        if not self._file.lock():
-            return False
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_EVERY
-            if self._file.is_gone():
-                self._file.close()
-                self._file = StateFile(self._path)
-                return self._file.lock()
-        return True
+    def lock(self) -> bool:
+        """Whether the file is locked."""
+        return self._file.lock()
 
     def unlock(self) -> None:
         """Let others have it."""
@@ -116,13 +105,22 @@ class Ledger:
     # ─── the whole ────────────────────────────────────────────────────────────────────────
 
     def refresh(self, now: int) -> bool:
-        """Read the header if somebody has written; whether that was so.
+        """Read the header if somebody has written; whether that was so. A file that somebody has
+        deleted is begun anew.
 
         Raises:
+            BlockingIOError: Another process is just beginning it.
             Damaged: It cannot be believed.
             Foreign: It is not ours.
             OSError: It cannot be read.
         """
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            if not self._file.is_at(self._path):
+                self._file.close()
+                self._file = StateFile(self._path)
+                if not self._file.lock():
+                    raise BlockingIOError
         data = self._file.read(HEADER_SIZE, 0)
         if data == self._data:
             return False
@@ -137,10 +135,8 @@ class Ledger:
             header.base = header.latest + passed - now
             header.boot = self._boot
             self.commit(now)
-        elif header.latest - header.base > now + _AHEAD:
-            raise Damaged("it is from the future")
-        if header.dirty:
-            self._count_again(now)
+        elif header.latest > now + header.base:  # no clock of a machine does that: a container's
+            header.base = header.latest - now
         return True
 
     def reset(self, now: int) -> None:
@@ -157,22 +153,6 @@ class Ledger:
         header.wall = self._wall()
         self._data = header.pack()
         self._file.write(self._data, 0)
-
-    def _count_again(self, now: int) -> None:
-        header = self.header
-        while True:
-            data = self._file.read(ENTRY_SIZE, entry_at(header.head))
-            try:
-                next(unpack_entries(data, header.epoch, header.head, 1))
-            except Damaged:
-                break
-            header.head += 1
-        costs = [slot.costs for _, slot in self._slots()]
-        header.in_flight = [sum(column) for column in zip(*costs, strict=True)] or [0] * len(
-            header.in_flight
-        )
-        header.dirty = False
-        self.commit(now)
 
     # ─── requests ─────────────────────────────────────────────────────────────────────────
 
@@ -197,23 +177,25 @@ class Ledger:
         header = self.header
         number, _ = self._free.pop()
         slot = Slot(*self.process, now + header.base, costs).pack()
-        self._file.write(DIRTY, 0)
-        self._file.write(slot, slot_at(number))
         header.in_flight = [sum(pair) for pair in zip(header.in_flight, costs, strict=True)]
         self.commit(now)
+        self._file.write(slot, slot_at(number))
         return Place(header.epoch, number, slot, self._version)
 
-    def give_back(self, place: Place, now: int, held: Costs) -> None:
-        """It never left."""
-        self._file.write(DIRTY, 0)
-        self._vacate(place, held)
-        self.commit(now)
+    def give_back(self, place: Place, now: int, held: Costs) -> bool:
+        """It never left; False if somebody has struck it out already."""
+        if not self._stands(place):
+            return False
+        self._vacate(place, now, held)
+        return True
 
     def settle(
         self, place: Place, now: int, arrived: int, held: Costs, used: Sequence[int]
     ) -> bool:
-        """It had arrived by then, and came to that; False if there is no room to write it down,
-        so that it stays in flight."""
+        """It had arrived by then, and came to that; False if somebody has struck it out already,
+        or there is no room to write it down, so that it stays in flight."""
+        if not self._stands(place):
+            return False
         header = self.header
         if header.head >= RING:
             data = self._file.read(ENTRY_SIZE, entry_at(header.head))
@@ -221,37 +203,49 @@ class Ledger:
             if oldest + header.keep > now + header.base:
                 return False
         entry = pack_entry(header.epoch, header.head, arrived + header.base, used)
-        self._file.write(DIRTY, 0)
         self._file.write(entry, entry_at(header.head))
         header.head += 1
-        self._vacate(place, held)
-        self.commit(now)
+        self._vacate(place, now, held)
         return True
 
-    def _vacate(self, place: Place, held: Costs) -> None:
-        header = self.header
+    def _stands(self, place: Place) -> bool:
         at = slot_at(place.number)
-        if place.version == self._version or self._file.read(SLOT_SIZE, at) == place.slot:
-            self._file.write(NO_SLOT, at)
-            pairs = zip(header.in_flight, held, strict=True)
-            header.in_flight = [in_all - here for in_all, here in pairs]
-            self._free.append((place.number, self._version))
+        return place.version == self._version or self._file.read(SLOT_SIZE, at) == place.slot
+
+    def _vacate(self, place: Place, now: int, held: Costs) -> None:
+        header = self.header
+        pairs = zip(header.in_flight, held, strict=True)
+        header.in_flight = [in_all - here for in_all, here in pairs]
+        self.commit(now)
+        self._file.write(NO_SLOT, slot_at(place.number))
+        self._free.append((place.number, self._version))
+
+    def trim(self, now: int) -> None:
+        """Go past the entries that nobody needs any more, so that who begins need not read them."""
+        header = self.header
+        header.tail = max(header.tail, header.head - RING)
+        for arrived, _ in self.entries(header.tail):
+            if arrived + header.keep > now:
+                break
+            header.tail += 1
 
     def entries(self, since: int) -> Iterator[tuple[int, Costs]]:
         """Requests that are over, from that entry on: by when they had arrived, and their costs."""
         header = self.header
         while since < header.head:
-            count = min(header.head - since, RING - since % RING)
+            count = min(header.head - since, RING - since % RING, _AT_ONCE)
             data = self._file.read(count * ENTRY_SIZE, entry_at(since))
             for arrived, costs in unpack_entries(data, header.epoch, since, count):
                 yield arrived - header.base, costs
             since += count
 
     def orphans(self, now: int) -> list[tuple[Place, Costs]]:
-        """Requests in flight whose processes are gone."""
+        """Requests in flight whose processes are gone; all in flight are counted again."""
+        in_flight = [0] * DIMENSIONS
         alive: dict[Process, bool | None] = {}
         found = []
         for number, slot in self._slots():
+            in_flight = [sum(pair) for pair in zip(in_flight, slot.costs, strict=True)]
             process = Process(*slot[:4])
             if process not in alive:
                 alive[process] = is_alive(process, self.process)
@@ -259,7 +253,11 @@ class Ledger:
             if known is None:
                 known = slot.taken + _UNSEEN_PROCESS > now + self.header.base
             if not known:
-                found.append((Place(self.header.epoch, number, slot.pack(), self._version), slot.costs))
+                place = Place(self.header.epoch, number, slot.pack(), self._version)
+                found.append((place, slot.costs))
+        if in_flight != self.header.in_flight:
+            self.header.in_flight = in_flight
+            self.commit(now)
         return found
 
     def _slots(self) -> Iterator[tuple[int, Slot]]:

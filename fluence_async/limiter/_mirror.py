@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .._sansio.bucket import Bucket, Claim
-from .._sansio.limits_file import RING, Costs, in_order
+from .._sansio.limits_file import DIMENSIONS, RING, Costs
 from ._ledger import Ledger
 
 __all__ = ["Mirror"]
+
+_LOOK_AGAIN = 500_000_000
 
 
 class Mirror:
@@ -30,9 +32,32 @@ class Mirror:
         self._seen = 0
         self._in_flight: list[int] = []
 
+    def fit(self) -> int:
+        """See that all that the windows must remember has room in a file.
+
+        Returns:
+            For how long what is seen of the others holds, in ns.
+
+        Raises:
+            ValueError: It has not.
+        """
+        windows = self.bucket.windows
+        longest = max(window.hold for window in windows)
+        counted = [window for window in windows if window.dimension == "requests"]
+        if min(each.rate.limit * -(-longest // each.hold) for each in counted) > RING:
+            raise ValueError(
+                f"limits {self.bucket}: more requests in the longest period than a file "
+                f"remembers ({RING}); use limiter='memory'"
+            )
+        return min(_LOOK_AGAIN, min(window.hold for window in windows) // 8)
+
     def columns(self, costs: Mapping[str, int]) -> Costs:
         """Costs as the file has them."""
-        return in_order(costs, self._columns)
+        found = [0] * DIMENSIONS
+        for dimension, cost in costs.items():
+            if dimension in self._columns:
+                found[self._columns[dimension]] = cost
+        return tuple(found)
 
     def read(self, ledger: Ledger, now: int) -> None:
         """See what others have written."""
@@ -59,15 +84,18 @@ class Mirror:
         for window in self.bucket.windows if not self.epoch else ():
             window.returns.clear()
             window.free = window.rate.limit
-        before = (header.keep, *header.dimensions)
+        before = (header.keep, header.tail, *header.dimensions)
         self._columns = {"requests": 0}
         for window in self.bucket.windows:
             self._columns[window.dimension] = header.column(window.dimension)
-            header.keep = max(header.keep, window.hold)
-        if before != (header.keep, *header.dimensions):
+            if window.hold > header.keep:
+                header.keep = window.hold
+                header.tail = 0
+        ledger.trim(now)
+        if before != (header.keep, header.tail, *header.dimensions):
             ledger.commit(now)
         self.epoch = header.epoch
-        self._seen = max(0, header.head - RING)
+        self._seen = header.tail
         self._in_flight = [0] * len(header.in_flight)
 
     def note(self, ledger: Ledger) -> None:
@@ -90,7 +118,9 @@ class Mirror:
 
     def bury(self, ledger: Ledger, now: int, unseen: int) -> None:
         """What dead processes had sent may still arrive for a while, and then no more."""
-        for place, costs in ledger.orphans(now):
+        orphans = ledger.orphans(now)
+        self.read(ledger, now)
+        for place, costs in orphans:
             arrived = now + unseen
             if ledger.settle(place, now, arrived, costs, costs):
                 for window in self.bucket.windows:

@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["StateFile", "user_state"]
+__all__ = ["StateFile", "state_path"]
 
 _SPINS = 3
 
@@ -72,13 +72,16 @@ class StateFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def clear(self, size: int) -> None:
-        """Let it be so many zeros."""
+        """Let it be so many zeros, with room on the disk."""
         os.ftruncate(self._fd, 0)
-        os.ftruncate(self._fd, size)
+        os.posix_fallocate(self._fd, 0, size)
 
-    def is_gone(self) -> bool:
-        """Whether its path leads here no more."""
-        return os.fstat(self._fd).st_nlink == 0
+    def is_at(self, path: Path) -> bool:
+        """Whether that path still leads here."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(path))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Let go of it, and of its lock. Idempotent."""
@@ -91,10 +94,7 @@ class StateFile:
         self.close()
 
 
-def user_state() -> Path:
-    """Where this user's programs keep what they would rather not lose."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "fluence"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/fluence"
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "fluence"
+def state_path(name: str) -> Path:
+    """Where this user's programs keep the limits of that name."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return state / "fluence" / f"{name}.limits"

@@ -40,9 +40,7 @@ class Turns:
         if not shown:
             ledger.header.tickets = 0
         first = (
-            each.costs
-            for each in shown
-            if each.owner != self._id and (each.lane, each.came) < turn
+            each.costs for each in shown if each.owner != self._id and (each.lane, each.came) < turn
         )
         return _sum(first)
 

@@ -19,13 +19,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from .._sansio.bucket import DONE, FRESH, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
-from .._sansio.limits_file import RING, Damaged, Foreign
+from .._sansio.limits_file import Damaged, Foreign
 from .._sansio.rate_limit import RateLimit
 from ._ledger import Ledger, Place
 from ._mirror import Mirror
@@ -36,23 +35,22 @@ __all__ = ["FileStore", "open_store"]
 
 _S = 1_000_000_000
 _BUSY_NS = _S // 1000
-_LOOK_AGAIN = _S // 2
+_Path = str | os.PathLike[str]
 _logger = logging.getLogger("fluence_async")
 
 
-def open_store(path: str | os.PathLike[str], bucket: Bucket, unseen: int) -> Store:
+def open_store(path: _Path, bucket: Bucket, unseen: int, clock: Callable[[], int]) -> Store:
     """`bucket`, shared through a file; itself, and a warning, if that cannot be."""
     try:
-        return FileStore(path, bucket, unseen)
+        return FileStore(path, bucket, unseen, clock)
     except OSError as error:
         _say_alone(path, error)
         return bucket
 
 
-def _say_alone(path: str | os.PathLike[str], error: Exception) -> None:
-    _logger.warning(
-        "the limiter's file %s cannot be used (%s): other processes are not seen", path, error
-    )
+def _say_alone(path: _Path, error: Exception) -> None:
+    text = "the limiter's file %s cannot be used (%s): other processes are not seen"
+    _logger.warning(text, path, error)
 
 
 class FileStore:
@@ -62,6 +60,7 @@ class FileStore:
         path: Where.
         bucket: What this process promises; the windows begin with what the file tells.
         unseen: How long the request of a process that died may still arrive, in ns.
+        clock: The limiter's clock, which is the same in all processes of this machine.
         wall: The wall clock, in ns.
 
     Attributes:
@@ -74,35 +73,25 @@ class FileStore:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: _Path,
         bucket: Bucket,
         unseen: int,
+        clock: Callable[[], int],
         *,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self._path = Path(path)
         self._mirror = Mirror(bucket)
         self._unseen = unseen
+        self._clock = clock
         self._turns = Turns()
-        self._fit()
+        self.stale_after: int = self._mirror.fit()
         self._ledger: Ledger | None = Ledger(self._path, wall)
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # the limiter's calls, and the thread that writes later
+        self._inside = False
         self._pending: deque[Callable[[Ledger, int], None]] = deque()
         self._flusher: threading.Thread | None = None
-        self._now: int | None = None
         self._search_at = 0
-
-    def _fit(self) -> None:
-        """See that what a window must remember has room in the file."""
-        windows = self._bucket.windows
-        longest = max(window.hold for window in windows)
-        counted = [window for window in windows if window.dimension == "requests"]
-        if min(each.rate.limit * -(-longest // each.hold) for each in counted) > RING:
-            raise ValueError(
-                f"limits {self._bucket}: more requests in the longest period than a file "
-                f"remembers ({RING}); use limiter='memory'"
-            )
-        self.stale_after: int = min(_LOOK_AGAIN, min(window.hold for window in windows) // 8)
 
     @property
     def _bucket(self) -> Bucket:
@@ -119,16 +108,16 @@ class FileStore:
 
     def take(self, claim: Claim, now: int, lane: int) -> int:
         """Take all or nothing: 0, or when to try again."""
-        wake = self._locked(now, self._take, claim, lane)
-        if wake is None:
-            alone = self._ledger is None
-            return self._bucket.take(claim, now, lane) if alone else now + _BUSY_NS
-        return wake
+        wake = self._locked(self._take, claim, lane)
+        if wake is not None:
+            return wake
+        return now + _BUSY_NS if self._ledger else self._bucket.take(claim, now, lane)
 
     def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
         """Before when no try can succeed; `now` if nobody knows."""
-        self._locked(now, _nothing)
-        return self._bucket.earliest(claim, now, lane, ahead)
+        with self._mutex:
+            self._locked(_nothing)
+            return self._bucket.earliest(claim, now, lane, ahead)
 
     def sent(self, claim: Claim) -> None:
         """Its first byte may have left this machine."""
@@ -141,39 +130,40 @@ class FileStore:
         elif self._ledger is None:
             claim.state = DONE
         elif claim.state in (HELD, SENT):
-            self._write(ub, partial(self._settle, claim, ub, costs))
+            self._write(partial(self._settle, claim, ub, costs))
 
     def release(self, claim: Claim, now: int) -> None:
         """It is over, however far it came."""
         if claim.state == FRESH:
             if claim is self._turns.waiting:
-                self._write(now, self._turns.leave)
+                self._write(self._turns.leave)
         elif claim.place is None:
             self._bucket.release(claim, now)
-        elif self._ledger is None:
-            claim.state = DONE
-        elif claim.state == SENT:
-            self._write(now, partial(self._settle, claim, now + self._unseen, None))
-        elif claim.state == HELD:
-            self._write(now, partial(self._give_back, claim))
+        elif claim.state == HELD and self._ledger is not None:
+            self._write(partial(self._give_back, claim))
+        else:
+            self.settle(claim, now + self._unseen)
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`."""
         self._bucket.block(until)
         if self._ledger is not None:
-            self._write(self._now, self._block)
+            self._write(self._block)
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
         """Obey these limits too, in this process."""
-        self._bucket.tighten(limits, now)
-        if self._ledger is not None:
-            self._fit()
-            self._mirror.epoch = 0
+        with self._mutex:
+            before = str(self)
+            self._bucket.tighten(limits, now)
+            if self._ledger is not None and str(self) != before:
+                self._mirror.epoch = 0  # the file knows what a new window must remember
+                self.stale_after = self._mirror.fit()
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """Every window."""
-        self._locked(now, _nothing)
-        return self._bucket.snapshot(now)
+        with self._mutex:
+            self._locked(_nothing)
+            return self._bucket.snapshot(now)
 
     def inherit(self, now: int) -> Store:
         """What a forked child goes on with: the same file, opened anew, because the lock of this
@@ -183,33 +173,41 @@ class FileStore:
         if ledger is None:
             return heir
         ledger.close()
-        return open_store(self._path, heir, self._unseen)
+        return open_store(self._path, heir, self._unseen, self._clock)
 
     def __str__(self) -> str:
         return str(self._bucket)
 
     # ─── with the file's lock ─────────────────────────────────────────────────────────────
 
-    def _locked(self, now: int, do: Callable[..., int], *args: object) -> int | None:
-        """Do it with the file locked and the bucket up to date; None if that cannot be now."""
-        ledger = self._ledger
-        if ledger is None or not self._mutex.acquire(blocking=False):
-            return None
-        try:
-            if not ledger.lock(now):
+    def _locked(self, do: Callable[..., int], *args: object) -> int | None:
+        """Do it with the file locked and the bucket up to date; None if that cannot be now.
+
+        The time is read with the lock held: a process that was stopped on its way here would
+        otherwise come with a time that is long over for the others.
+        """
+        with self._mutex:
+            ledger = self._ledger
+            if ledger is None or self._inside:  # a finalizer, amid the lines below
                 return None
+            self._inside = True
             try:
-                return self._repairing(ledger, now, do, *args)
+                if not ledger.lock():
+                    return None
+                try:
+                    return self._repairing(ledger, self._clock(), do, *args)
+                finally:
+                    ledger.unlock()
+            except BlockingIOError:
+                return None
+            except (OSError, Foreign, Damaged, ValueError) as error:
+                self._go_alone(error)
+                return None
+            except BaseException:
+                self._mirror.epoch = 0  # of what was half done, the file knows more
+                raise
             finally:
-                ledger.unlock()
-        except (OSError, Foreign, Damaged, ValueError) as error:
-            self._go_alone(error, now)
-            return None
-        except BaseException:
-            self._mirror.epoch = 0  # of what was half done, the file knows more
-            raise
-        finally:
-            self._mutex.release()
+                self._inside = False
 
     def _repairing(self, ledger: Ledger, now: int, do: Callable[..., int], *args: object) -> int:
         try:
@@ -225,17 +223,16 @@ class FileStore:
         """Learn what others have written, then write what is known only here."""
         if ledger.refresh(now) or self._mirror.epoch != ledger.header.epoch:
             self._mirror.read(ledger, now)
-        self._now = now
         while self._pending:
             self._pending.popleft()(ledger, now)
 
-    def _go_alone(self, error: Exception, now: int) -> None:
+    def _go_alone(self, error: Exception) -> None:
         """Answers to what is in flight are not waited for any more: nobody knows whose it is."""
         _say_alone(self._path, error)
         if self._ledger is not None:
             self._ledger.close()
         self._ledger = None
-        self._mirror.bucket = self._bucket.inherit(now)
+        self._mirror.bucket = self._bucket.inherit(self._clock())
         self._pending.clear()
         self.stale_after = NEVER
 
@@ -258,25 +255,23 @@ class FileStore:
 
     # ─── what must be written, now or a little later ──────────────────────────────────────
 
-    def _write(self, now: int | None, what: Callable[[Ledger, int], None]) -> None:
+    def _write(self, what: Callable[[Ledger, int], None]) -> None:
         self._pending.append(what)
-        if now is not None and self._locked(now, _nothing) is None:
-            self._now = now
-            self._write_later()
-
-    def _write_later(self) -> None:
-        if self._flusher is None and self._ledger is not None:
+        if self._locked(_nothing) is None and self._flusher is None and self._ledger is not None:
             self._flusher = threading.Thread(target=self._flush, daemon=True)
-            with suppress(RuntimeError):  # the interpreter is ending
+            try:
                 self._flusher.start()
+            except RuntimeError:  # the interpreter is ending: whoever finds the slot, buries it
+                self._flusher = None
 
     def _flush(self) -> None:
-        while self._pending and self._ledger is not None:
+        while True:
             time.sleep(_BUSY_NS / _S)
-            self._locked(self._now or 0, _nothing)
-        self._flusher = None
-        if self._pending:
-            self._write_later()
+            with self._mutex:
+                self._locked(_nothing)
+                if not self._pending or self._ledger is None:
+                    self._flusher = None
+                    return
 
     def _settle(
         self, claim: Claim, ub: int, costs: Mapping[str, int] | None, ledger: Ledger, now: int
@@ -286,8 +281,11 @@ class FileStore:
         place: Place = claim.place
         if place.epoch == self._mirror.epoch:
             held = self._mirror.columns(claim.costs)
-            came_to = self._mirror.columns({**claim.costs, **(costs or {})})
-            if ledger.settle(place, now, ub, held, [max(0, cost) for cost in came_to]):
+            used: Sequence[int] = held
+            if costs is not None:
+                came_to = self._mirror.columns({**claim.costs, **costs})
+                used = [min(max(0, cost), NEVER) for cost in came_to]
+            if ledger.settle(place, now, ub, held, used):
                 self._bucket.settle(claim, ub, costs)
                 self._mirror.note(ledger)
         claim.state = DONE
@@ -297,8 +295,8 @@ class FileStore:
             self._settle(claim, now + self._unseen, None, ledger, now)
         elif claim.state == HELD:
             place: Place = claim.place
-            if place.epoch == self._mirror.epoch:
-                ledger.give_back(place, now, self._mirror.columns(claim.costs))
+            held = self._mirror.columns(claim.costs)
+            if place.epoch == self._mirror.epoch and ledger.give_back(place, now, held):
                 self._bucket.release(claim, now)
                 self._mirror.note(ledger)
             claim.state = DONE
@@ -309,5 +307,5 @@ class FileStore:
         ledger.commit(now)
 
 
-def _nothing(ledger: Ledger, now: int) -> int:
+def _nothing(_ledger: Ledger, _now: int) -> int:
     return 0

@@ -145,8 +145,8 @@ class Limiter:
         if path is None:
             self._line = Line(bucket, clock or time.monotonic_ns)
         else:
-            store = open_store(path, bucket, round(unseen_s * _S))
-            self._line = Line(store, clock or boot_clock())
+            clock = clock or boot_clock()
+            self._line = Line(open_store(path, bucket, round(unseen_s * _S), clock), clock)
 
     async def acquire(
         self,

@@ -17,8 +17,10 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 
 from .._sansio.rate_limit import RateLimit
+from ._state import state_path
 from .limiter import Limiter
 
 __all__ = ["shared_limiter"]
@@ -33,11 +35,13 @@ class _Registry:
         self._kept: dict[str, Limiter] = {}
         self._sweep_at = 64
 
-    def get(self, name: str, limits: Iterable[str | RateLimit]) -> Limiter:
+    def get(
+        self, name: str, limits: Iterable[str | RateLimit], path: Path | None = None
+    ) -> Limiter:
         """The limiter of that name, which obeys these limits too."""
         limiter = self._known.get(name)
         if limiter is None:
-            limiter = self._known[name] = Limiter(limits)
+            limiter = self._known[name] = Limiter(limits, path=path)
         else:
             limiter.tighten(limits)
         self._kept[name] = limiter
@@ -62,15 +66,20 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_in_fork)
 
 
-def shared_limiter(name: str, limits: Iterable[str | RateLimit]) -> Limiter:
+def shared_limiter(
+    name: str, limits: Iterable[str | RateLimit], *, in_file: bool = False
+) -> Limiter:
     """The process's limiter for a name.
 
     Args:
         name: From `limiter_name(api_key, origin)`.
         limits: What this caller wants obeyed; they stay obeyed by all that share the limiter.
+        in_file: Share it with this user's other processes, through a file.
 
     Raises:
         ValueError: A limit makes no sense.
     """
     with _registry.lock:
+        if in_file:
+            return _registry.get(f"{name} in a file", limits, state_path(name))
         return _registry.get(name, limits)

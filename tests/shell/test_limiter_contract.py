@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -26,6 +27,11 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_the_limiter_of_the_process_passes(check: Check) -> None:
     await check(shared_limiter)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_limiters_that_share_a_file_pass(check: Check, tmp_path: Path) -> None:
+    await check(lambda name, limits: Limiter(limits, path=tmp_path / name))
 
 
 # ─── and each check can fail ──────────────────────────────────────────────────────────────

@@ -125,13 +125,13 @@ def test_a_grant_from_another_thread_that_meets_a_cancellation_is_passed_on(back
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_unit_that_comes_free_just_before_its_caller_parks_is_not_lost(backend: str) -> None:
     limiter = quick("1/hour")
-    store = limiter._line.store
+    units = limiter._line.store
     answers = [NEVER]
 
     def take(*args: Any) -> int:
-        return answers.pop() if answers else store.take(*args)
+        return answers.pop() if answers else units.take(*args)
 
-    limiter._line.store = Changed(store, take)  # type: ignore[assignment]
+    limiter._line.store = Changed(units, take)  # type: ignore[assignment]
     run(backend, calls, limiter, 1)
     assert (left(limiter), limiter._line._homes) == ([0], {})
 
@@ -213,7 +213,7 @@ def test_the_waiters_of_a_closed_loop_hold_up_nobody(backend: str) -> None:
 
 
 def test_all_waiters_of_a_closed_loop_go_at_once() -> None:
-    limiter = quick("1/hour")
+    limiter = Limiter("1/hour")
     permit = limiter.acquire_nowait()
     loop, task = asyncio_loop_with_a_waiter(limiter)
     others = [loop.create_task(limiter.acquire()) for _ in range(3)]
