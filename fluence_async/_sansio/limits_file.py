@@ -62,9 +62,12 @@ RING: Final = 65536
 _MAGIC = b"flulimit"
 _VERSION = 1
 _HEADER = Struct(f"<I8sIIQ16sqqqqqQQ{DIMENSIONS}Q{DIMENSIONS}Q")
+_HEADER_BODY = Struct(_HEADER.format.replace("I", "", 1))
 _SLOT = Struct(f"<IIIIQq{DIMENSIONS}Q")
+_SLOT_BODY = Struct(_SLOT.format.replace("I", "", 1))
 _TICKET = Struct(f"<QQqq{DIMENSIONS}Q")
 _ENTRY = Struct(f"<IIq{DIMENSIONS}Q")
+_ENTRY_BODY = Struct(_ENTRY.format.replace("I", "", 1))
 _AFTER_CHECKSUM = 4
 
 HEADER_SIZE: Final = _HEADER.size
@@ -126,8 +129,7 @@ class Header:
 
     def pack(self) -> bytes:
         """As it is written."""
-        data = _HEADER.pack(
-            0,
+        data = _HEADER_BODY.pack(
             _MAGIC,
             _VERSION,
             self.tickets,
@@ -143,8 +145,7 @@ class Header:
             *self.in_flight,
             *self.dimensions,
         )
-        checked = data[_AFTER_CHECKSUM:]
-        return crc32(checked).to_bytes(4, "little") + checked
+        return crc32(data).to_bytes(4, "little") + data
 
     @classmethod
     def unpack(cls, data: bytes) -> Header:
@@ -202,7 +203,7 @@ class Slot(NamedTuple):
 
     def pack(self) -> bytes:
         """As it is written."""
-        data = _SLOT.pack(0, *self[:5], *self.costs)[4:]
+        data = _SLOT_BODY.pack(*self[:5], *self.costs)
         return crc32(data).to_bytes(4, "little") + data
 
     @classmethod
@@ -272,7 +273,7 @@ def entry_at(number: int) -> int:
 
 def pack_entry(epoch: int, number: int, arrived: int, costs: Sequence[int]) -> bytes:
     """The entry of a request that had arrived by then."""
-    data = _ENTRY.pack(0, number & 0xFFFF_FFFF, arrived, *costs)[4:]
+    data = _ENTRY_BODY.pack(number & 0xFFFF_FFFF, arrived, *costs)
     return crc32(data, epoch & 0xFFFF_FFFF).to_bytes(4, "little") + data
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from operator import add, sub
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,11 +55,12 @@ _AT_ONCE = 1024
 
 
 class Place(NamedTuple):
-    """Where a request in flight is written down: in which file, where, what it says there, and
-    as of when: later, somebody who believed its process dead may have struck it out."""
+    """Where a request in flight is written down: in which file, where, what it costs, what it says
+    there, and as of when: later, somebody who believed its process dead may have struck it out."""
 
     epoch: int
     number: int
+    costs: Costs
     slot: bytes
     version: int
 
@@ -177,21 +179,19 @@ class Ledger:
         header = self.header
         number, _ = self._free.pop()
         slot = Slot(*self.process, now + header.base, costs).pack()
-        header.in_flight = [sum(pair) for pair in zip(header.in_flight, costs, strict=True)]
+        header.in_flight = list(map(add, header.in_flight, costs))
         self.commit(now)
         self._file.write(slot, slot_at(number))
-        return Place(header.epoch, number, slot, self._version)
+        return Place(header.epoch, number, costs, slot, self._version)
 
-    def give_back(self, place: Place, now: int, held: Costs) -> bool:
+    def give_back(self, place: Place, now: int) -> bool:
         """It never left; False if somebody has struck it out already."""
         if not self._stands(place):
             return False
-        self._vacate(place, now, held)
+        self._vacate(place, now)
         return True
 
-    def settle(
-        self, place: Place, now: int, arrived: int, held: Costs, used: Sequence[int]
-    ) -> bool:
+    def settle(self, place: Place, now: int, arrived: int, used: Sequence[int]) -> bool:
         """It had arrived by then, and came to that; False if somebody has struck it out already,
         or there is no room to write it down, so that it stays in flight."""
         if not self._stands(place):
@@ -205,17 +205,16 @@ class Ledger:
         entry = pack_entry(header.epoch, header.head, arrived + header.base, used)
         self._file.write(entry, entry_at(header.head))
         header.head += 1
-        self._vacate(place, now, held)
+        self._vacate(place, now)
         return True
 
     def _stands(self, place: Place) -> bool:
         at = slot_at(place.number)
         return place.version == self._version or self._file.read(SLOT_SIZE, at) == place.slot
 
-    def _vacate(self, place: Place, now: int, held: Costs) -> None:
+    def _vacate(self, place: Place, now: int) -> None:
         header = self.header
-        pairs = zip(header.in_flight, held, strict=True)
-        header.in_flight = [in_all - here for in_all, here in pairs]
+        header.in_flight = list(map(sub, header.in_flight, place.costs))
         self.commit(now)
         self._file.write(NO_SLOT, slot_at(place.number))
         self._free.append((place.number, self._version))
@@ -239,13 +238,13 @@ class Ledger:
                 yield arrived - header.base, costs
             since += count
 
-    def orphans(self, now: int) -> list[tuple[Place, Costs]]:
+    def orphans(self, now: int) -> list[Place]:
         """Requests in flight whose processes are gone; all in flight are counted again."""
         in_flight = [0] * DIMENSIONS
         alive: dict[Process, bool | None] = {}
         found = []
         for number, slot in self._slots():
-            in_flight = [sum(pair) for pair in zip(in_flight, slot.costs, strict=True)]
+            in_flight = list(map(add, in_flight, slot.costs))
             process = Process(*slot[:4])
             if process not in alive:
                 alive[process] = is_alive(process, self.process)
@@ -253,8 +252,8 @@ class Ledger:
             if known is None:
                 known = slot.taken + _UNSEEN_PROCESS > now + self.header.base
             if not known:
-                place = Place(self.header.epoch, number, slot.pack(), self._version)
-                found.append((place, slot.costs))
+                data = slot.pack()
+                found.append(Place(self.header.epoch, number, slot.costs, data, self._version))
         if in_flight != self.header.in_flight:
             self.header.in_flight = in_flight
             self.commit(now)

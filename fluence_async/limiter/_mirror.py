@@ -65,7 +65,7 @@ class Mirror:
         if self.epoch != header.epoch:
             self._begin(ledger, now)
         windows = [(each, self._columns[each.dimension]) for each in self.bucket.windows]
-        for arrived, costs in ledger.entries(self._seen):
+        for arrived, costs in ledger.entries(max(self._seen, header.head - RING)):
             for window, column in windows:
                 if costs[column] and arrived + window.hold > now:
                     window.put(arrived + window.hold, costs[column])
@@ -120,10 +120,10 @@ class Mirror:
         """What dead processes had sent may still arrive for a while, and then no more."""
         orphans = ledger.orphans(now)
         self.read(ledger, now)
-        for place, costs in orphans:
+        for place in orphans:
             arrived = now + unseen
-            if ledger.settle(place, now, arrived, costs, costs):
+            if ledger.settle(place, now, arrived, place.costs):
                 for window in self.bucket.windows:
-                    if cost := costs[self._columns[window.dimension]]:
+                    if cost := place.costs[self._columns[window.dimension]]:
                         window.put(arrived + window.hold, cost)
         self.note(ledger)

@@ -74,7 +74,12 @@ class StateFile:
     def clear(self, size: int) -> None:
         """Let it be so many zeros, with room on the disk."""
         os.ftruncate(self._fd, 0)
-        os.posix_fallocate(self._fd, 0, size)
+        try:
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            os.ftruncate(self._fd, size)  # a file system that promises no room
 
     def is_at(self, path: Path) -> bool:
         """Whether that path still leads here."""

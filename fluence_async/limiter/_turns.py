@@ -33,8 +33,6 @@ class Turns:
 
     def ahead(self, ledger: Ledger, claim: Claim, now: int, lane: int) -> Costs:
         """What others need who came before; empty if there are none."""
-        if not ledger.header.tickets:
-            return ()
         turn = (lane, claim.came or now)
         shown = [each for each in ledger.tickets() if each.owner and not _is_stale(each, now)]
         if not shown:

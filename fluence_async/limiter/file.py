@@ -63,9 +63,6 @@ class FileStore:
         clock: The limiter's clock, which is the same in all processes of this machine.
         wall: The wall clock, in ns.
 
-    Attributes:
-        stale_after: How long an answer of `take` holds at most, in ns.
-
     Raises:
         OSError: The file cannot be had.
         ValueError: It is too small for such limits.
@@ -116,7 +113,7 @@ class FileStore:
     def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
         """Before when no try can succeed; `now` if nobody knows."""
         with self._mutex:
-            self._locked(_nothing)
+            self._locked()
             return self._bucket.earliest(claim, now, lane, ahead)
 
     def sent(self, claim: Claim) -> None:
@@ -162,12 +159,11 @@ class FileStore:
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """Every window."""
         with self._mutex:
-            self._locked(_nothing)
+            self._locked()
             return self._bucket.snapshot(now)
 
     def inherit(self, now: int) -> Store:
-        """What a forked child goes on with: the same file, opened anew, because the lock of this
-        one is shared with the parent."""
+        """A forked child opens the file anew: the lock of this one is the parent's too."""
         ledger, self._ledger = self._ledger, None
         heir = self._bucket.inherit(now)
         if ledger is None:
@@ -180,12 +176,9 @@ class FileStore:
 
     # ─── with the file's lock ─────────────────────────────────────────────────────────────
 
-    def _locked(self, do: Callable[..., int], *args: object) -> int | None:
-        """Do it with the file locked and the bucket up to date; None if that cannot be now.
-
-        The time is read with the lock held: a process that was stopped on its way here would
-        otherwise come with a time that is long over for the others.
-        """
+    def _locked(self, do: Callable[..., int] | None = None, *args: object) -> int | None:
+        """Do it with the file locked, the bucket up to date, and the time as it then is: who was
+        stopped on the way here would come with one long over. None if that cannot be now."""
         with self._mutex:
             ledger = self._ledger
             if ledger is None or self._inside:  # a finalizer, amid the lines below
@@ -209,15 +202,17 @@ class FileStore:
             finally:
                 self._inside = False
 
-    def _repairing(self, ledger: Ledger, now: int, do: Callable[..., int], *args: object) -> int:
+    def _repairing(
+        self, ledger: Ledger, now: int, do: Callable[..., int] | None, *args: object
+    ) -> int:
         try:
             self._catch_up(ledger, now)
-            return do(ledger, now, *args)
+            return do(ledger, now, *args) if do else 0
         except Damaged as damage:
             _logger.warning("the limiter's file %s is damaged (%s): begun anew", self._path, damage)
             ledger.reset(now)
             self._catch_up(ledger, now)
-            return do(ledger, now, *args)
+            return do(ledger, now, *args) if do else 0
 
     def _catch_up(self, ledger: Ledger, now: int) -> None:
         """Learn what others have written, then write what is known only here."""
@@ -237,7 +232,7 @@ class FileStore:
         self.stale_after = NEVER
 
     def _take(self, ledger: Ledger, now: int, claim: Claim, lane: int) -> int:
-        ahead = self._turns.ahead(ledger, claim, now, lane)
+        ahead = self._turns.ahead(ledger, claim, now, lane) if ledger.header.tickets else ()
         wake = self._mirror.take(claim, now, lane, ahead) if ledger.has_room() else NEVER
         if wake and now >= self._search_at:
             self._search_at = now + self.stale_after
@@ -250,14 +245,13 @@ class FileStore:
             return wake
         claim.place = ledger.take(now, costs)
         self._mirror.note(ledger)
-        self._turns.leave(ledger, now)
+        if self._turns.waiting is not None:
+            self._turns.leave(ledger, now)
         return 0
-
-    # ─── what must be written, now or a little later ──────────────────────────────────────
 
     def _write(self, what: Callable[[Ledger, int], None]) -> None:
         self._pending.append(what)
-        if self._locked(_nothing) is None and self._flusher is None and self._ledger is not None:
+        if self._locked() is None and self._flusher is None and self._ledger is not None:
             self._flusher = threading.Thread(target=self._flush, daemon=True)
             try:
                 self._flusher.start()
@@ -268,7 +262,7 @@ class FileStore:
         while True:
             time.sleep(_BUSY_NS / _S)
             with self._mutex:
-                self._locked(_nothing)
+                self._locked()
                 if not self._pending or self._ledger is None:
                     self._flusher = None
                     return
@@ -280,12 +274,11 @@ class FileStore:
             return
         place: Place = claim.place
         if place.epoch == self._mirror.epoch:
-            held = self._mirror.columns(claim.costs)
-            used: Sequence[int] = held
+            used: Sequence[int] = place.costs
             if costs is not None:
                 came_to = self._mirror.columns({**claim.costs, **costs})
                 used = [min(max(0, cost), NEVER) for cost in came_to]
-            if ledger.settle(place, now, ub, held, used):
+            if ledger.settle(place, now, ub, used):
                 self._bucket.settle(claim, ub, costs)
                 self._mirror.note(ledger)
         claim.state = DONE
@@ -295,8 +288,7 @@ class FileStore:
             self._settle(claim, now + self._unseen, None, ledger, now)
         elif claim.state == HELD:
             place: Place = claim.place
-            held = self._mirror.columns(claim.costs)
-            if place.epoch == self._mirror.epoch and ledger.give_back(place, now, held):
+            if place.epoch == self._mirror.epoch and ledger.give_back(place, now):
                 self._bucket.release(claim, now)
                 self._mirror.note(ledger)
             claim.state = DONE
@@ -305,7 +297,3 @@ class FileStore:
         header = ledger.header
         header.blocked = max(header.blocked, self._bucket.blocked_until + header.base)
         ledger.commit(now)
-
-
-def _nothing(_ledger: Ledger, _now: int) -> int:
-    return 0

@@ -40,7 +40,9 @@ _AT_TERMINAL = (
 
 def environment(server: FluenceServer | None = None, **changes: str) -> dict[str, str]:
     """The environment of the child: pointed at `server`, or at nothing."""
-    kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("HOME", "PATH", "XDG_STATE_HOME") if name in os.environ
+    }
     kept |= {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm-256color"}
     kept |= {"PROMPT_TOOLKIT_NO_CPR": "1", "PYTHONUTF8": "1"}
     if server is not None:

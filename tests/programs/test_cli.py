@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fluence_async import Limiter
 from fluence_async.cli import main
 from fluence_async.testing import Answer, Call, FluenceServer, Repeat, Reset, Stall, Status, Stream
 
@@ -239,6 +240,24 @@ def test_an_address_without_a_key_says_what_to_set() -> None:
     done = fluence("chat", "hi", env=environment(FLUENCE_BASE_URL="http://127.0.0.1:1/v1"))
     assert done.returncode == 2
     assert "set FLUENCE_API_KEY" in done.stderr
+
+
+# ─── the limits ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limiter's file needs Linux")
+def test_calls_of_one_key_are_remembered_from_run_to_run_unless_told_otherwise(
+    server: FluenceServer, tmp_path: Path
+) -> None:
+    env = environment(server, XDG_STATE_HOME=str(tmp_path))
+    assert fluence("chat", "hi", env={**env, "FLUENCE_LIMITER": "memory"}).returncode == 0
+    assert fluence("chat", "hi", env=environment(XDG_STATE_HOME=str(tmp_path))).returncode == 0
+    assert list(tmp_path.rglob("*.limits")) == []
+    for _ in range(2):
+        assert fluence("chat", "hi", env=env).returncode == 0
+    (path,) = tmp_path.rglob("*.limits")
+    window, _ = Limiter(path=path).snapshot().windows
+    assert window.used == 2
 
 
 # ─── the local server ─────────────────────────────────────────────────────────────────────

@@ -20,10 +20,11 @@ import anyio
 import pytest
 
 from fluence_async import FluenceSession
+from fluence_async._sansio import limits_file
 from fluence_async._sansio.bucket import DONE, NEVER, Bucket, Claim
 from fluence_async._sansio.limits_file import FILE_SIZE, SLOTS, SLOTS_AT, entry_at, slot_at
 from fluence_async._sansio.rate_limit import read_limits
-from fluence_async.limiter import Limiter, _ledger, limiter_name, memory
+from fluence_async.limiter import Limiter, _ledger, _mirror, limiter_name, memory
 from fluence_async.limiter._ledger import Ledger
 from fluence_async.limiter._process import this_process
 from fluence_async.limiter._state import StateFile, state_path
@@ -127,6 +128,35 @@ def test_who_begins_reads_nothing_that_is_long_over(path: Path, time_: Time) -> 
     assert last._ledger.header.head - last._ledger.header.tail <= 100
 
 
+def test_who_slept_while_the_ring_went_round_goes_on(
+    path: Path, time_: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (limits_file, _ledger, _mirror):
+        monkeypatch.setattr(module, "RING", 64)
+    sleeper, other = store(path, time_, "10/second"), store(path, time_, "10/second")
+    send(sleeper, time_, 3)
+    for _ in range(20):
+        time_.go(2)
+        send(other, time_, 10)
+    assert free(sleeper, time_) == [0]
+    assert sleeper._mirror.epoch == other._mirror.epoch
+
+
+def test_a_ring_that_is_full_forgets_nothing_that_counts(
+    path: Path, time_: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (limits_file, _ledger, _mirror):
+        monkeypatch.setattr(module, "RING", 64)
+    send(store(path, time_, "50/hour"), time_, 50)
+    narrow = store(path, time_, "60/minute")
+    claims = take_all(narrow, time_)
+    time_.go(61)
+    for claim in claims + [take(narrow, time_) for _ in range(30)]:
+        assert claim is not None
+        narrow.settle(claim, time_.boot)
+    assert free(store(path, time_, "50/hour"), time_) == [0]
+
+
 def test_a_longer_window_than_before_remembers_all_that_is_there(path: Path, time_: Time) -> None:
     send(store(path, time_, "10/second"), time_, 10)
     time_.go(2)
@@ -152,6 +182,59 @@ def test_a_pause_holds_all_and_outlives_who_was_told(path: Path, time_: Time) ->
     die(one)
     time_.go(5.1)
     assert take(other, time_) is not None
+
+
+# ─── whose turn it is ─────────────────────────────────────────────────────────────────────
+
+
+def waiting(store: FileStore, time_: Time, lane: int = 0) -> Claim:
+    claim = Claim({"requests": 1})
+    claim.came = time_.boot
+    assert store.take(claim, time_.boot, lane) > time_.boot
+    time_.go(0.01)
+    return claim
+
+
+def test_who_came_first_is_served_first_whichever_process_asks_first(
+    path: Path, time_: Time
+) -> None:
+    stores = [store(path, time_, "3/second") for _ in range(3)]
+    send(stores[0], time_, 1)
+    time_.go(0.3)
+    send(stores[0], time_, 2)
+    claims = [waiting(each, time_) for each in stores]
+    time_.go(0.7)  # one is back
+    served = [each.take(claim, time_.boot, 0) for each, claim in zip(stores, claims, strict=True)]
+    assert served[0] == 0
+    assert all(wake > time_.boot for wake in served[1:])
+    late = store(path, time_, "3/second")
+    time_.go(0.3)  # and two more
+    assert take(late, time_) is None
+    assert stores[2].take(claims[2], time_.boot, 0) == 0
+    assert stores[1].take(claims[1], time_.boot, 0) == 0
+
+
+def test_interactive_calls_of_any_process_go_before_batch_calls(path: Path, time_: Time) -> None:
+    batch, chat = store(path, time_, "1/second"), store(path, time_, "1/second")
+    send(batch, time_, 1)
+    first, second = waiting(batch, time_, lane=1), waiting(chat, time_)
+    time_.go(0.985)
+    assert batch.take(first, time_.boot, 1) > time_.boot
+    assert chat.take(second, time_.boot, 0) == 0
+
+
+@pytest.mark.parametrize("ends", ["leaves", "dies"])
+def test_who_leaves_the_line_holds_up_nobody(ends: str, path: Path, time_: Time) -> None:
+    first, second = store(path, time_, "1/second"), store(path, time_, "1/second")
+    send(first, time_, 1)
+    gone, claim = waiting(first, time_), waiting(second, time_)
+    if ends == "leaves":
+        first.release(gone, time_.boot)
+        time_.go(0.98)
+    else:
+        die(first)
+        time_.go(2)
+    assert second.take(claim, time_.boot, 0) == 0
 
 
 # ─── who dies ─────────────────────────────────────────────────────────────────────────────
