@@ -31,13 +31,17 @@ class Telling:
 
     def __init__(self, hooks: tuple[facts.Hook, ...]) -> None:
         self._hooks = hooks
+        self._curious = tuple(h for h in hooks if getattr(h, "wants_content", False))
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
 
     def tell(self, fact: facts.Fact) -> None:
         """Tell every hook one fact."""
-        for hook in self._hooks:
+        self._tell(self._hooks, fact)
+
+    def _tell(self, hooks: tuple[facts.Hook, ...], fact: facts.Fact) -> None:
+        for hook in hooks:
             try:
                 hook(fact)
             except Exception:  # a boundary: the hook is not ours
@@ -97,6 +101,7 @@ class Telling:
         """The call ended in an error, or was cancelled."""
         logger.info("%s: failed of %s", call.call_id, type(error).__name__)
         if self._hooks:
+            self._show(call, getattr(error, "partial", None))
             self.tell(
                 facts.CallFailed(
                     call_id=call.call_id,
@@ -112,16 +117,26 @@ class Telling:
         """The call ended well, or its reader closed it early."""
         logger.debug("%s: ended after %s s", call.call_id, call.meta.total_s)
         if self._hooks:
+            self._show(call, completion)
+            reasons = [choice.finish_reason for choice in completion.choices]
             self.tell(
                 facts.CallFinished(
                     call_id=call.call_id,
                     model=completion.model or call.model,
+                    response_id=completion.id,
                     complete=complete,
                     finish_reason=completion.finish_reason,
+                    finish_reasons=tuple(reason for reason in reasons if reason),
                     usage=completion.usage,
                     meta=call.meta,
                 )
             )
+
+    def _show(self, call: Call, answer: ChatCompletion | None) -> None:
+        """What was said, to who asks for it."""
+        if self._curious:
+            content = facts.CallContent(call_id=call.call_id, request=call.body, answer=answer)
+            self._tell(self._curious, content)
 
     def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
         """A stream ended, one way or the other."""

@@ -1,7 +1,8 @@
 """What happened, as frozen facts, and the protocol of whoever wants to be told.
 
-Law: a fact carries no prompt, no answer and no key. A hook is told and cannot change
-anything; one that raises is logged once and the call goes on. Rejected: a middleware chain,
+Law: a fact carries no prompt, no answer and no key; `CallContent` alone carries what was said, and
+only who asks for it is told. A hook is told and cannot change anything; one that raises is logged
+once and the call goes on. Rejected: a middleware chain,
 which would give every observer the power to break the call.
 """
 
@@ -12,10 +13,11 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from .meta import Meta
-from .types import Usage
+from .types import ChatCompletion, Usage
 
 __all__ = [
     "AttemptFailed",
+    "CallContent",
     "CallFailed",
     "CallFinished",
     "CallStarted",
@@ -71,12 +73,17 @@ class ResponseStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
-    """A call ended well, or its reader closed it early (`complete` is False)."""
+    """A call ended well, or its reader closed it early (`complete` is False).
+
+    `response_id` is the server's name for the answer, `finish_reasons` holds every choice's.
+    """
 
     call_id: str
     model: str
+    response_id: str
     complete: bool
     finish_reason: str | None
+    finish_reasons: tuple[str, ...]
     usage: Usage | None
     meta: Meta
 
@@ -92,6 +99,17 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     meta: Meta
 
 
+class CallContent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call asked, in JSON as it was sent, and what of the answer had come when it ended.
+
+    Told right before the call's last fact, to those hooks alone whose `wants_content` is True.
+    """
+
+    call_id: str
+    request: bytes
+    answer: ChatCompletion | None
+
+
 Fact: TypeAlias = (
     CallStarted
     | LimiterWaited
@@ -100,6 +118,7 @@ Fact: TypeAlias = (
     | ResponseStarted
     | CallFinished
     | CallFailed
+    | CallContent
 )
 """Any of the facts."""
 
