@@ -11,7 +11,6 @@ shared by those who would have met it: not that of another's clock, nor a stream
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import partial
 from typing import NoReturn, TypeVar, cast
@@ -20,7 +19,7 @@ import anyio
 from msgspec.structs import replace
 
 from ._call import Call
-from ._exchange import Exchange
+from ._exchange import Begin, Exchange
 from ._sansio.caching import is_whole
 from ._sansio.codec import is_json
 from .cache._flight import Flight, Tape, View
@@ -32,7 +31,6 @@ from .types import ChatCompletion
 __all__ = ["answered"]
 
 T = TypeVar("T")
-Begin = Callable[[Call, Response], Awaitable[T]]
 
 
 async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
@@ -41,6 +39,17 @@ async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
     Raises:
         FluenceError: As of `exchange.run`.
     """
+    exchange.telling.started(call)
+    try:
+        return await _answered(exchange, call, begin)
+    except BaseException as error:  # told, cancelled or not, and raised as it is
+        if isinstance(error, FluenceError):
+            error.meta = call.meta
+        exchange.telling.failed(call, error)
+        raise
+
+
+async def _answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
     assert call.cached is not None
     name = call.cached.key.name
     while True:
@@ -51,17 +60,23 @@ async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
             if flight.take_lead(stream=call.stream):
                 return await _lead(exchange, call, flight, begin)
             if flight.error is None and flight.tape is None:
-                await _wait(exchange, call, flight)
+                await _wait(call, flight)
             if flight.error is not None and flight.stream is call.stream:
+                exchange.telling.looked(call, coalesced=True)
                 _share(exchange, call, flight.error)
             elif flight.tape is not None:
                 if call.stream or not flight.tape.streamed:
+                    exchange.telling.looked(call, coalesced=True)
                     return await _replay(exchange, call, flight, flight.tape, begin)
                 try:
-                    return cast("T", await _fold(exchange, call, flight, flight.tape))
+                    completion = await _fold(exchange, call, flight, flight.tape)
                 except StreamError:  # a plain answer has shown nothing yet: asked for again
                     flight.forget()
                     call.meta.coalesced, call.meta.first_token_s = False, None
+                else:
+                    exchange.telling.looked(call, coalesced=True)
+                    exchange.telling.finished(call, completion)
+                    return cast("T", completion)
 
 
 def _forget(flights: dict[str, Flight], name: str, flight: Flight) -> None:
@@ -77,7 +92,7 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
     tape: Tape | None = None
     shared: FluenceError | None = None
 
-    async def record(call: Call, response: Response) -> T:
+    async def record(exchange: Exchange, call: Call, response: Response) -> T:
         nonlocal tape
         streamed = call.stream and not is_json(response.headers.get("content-type", ""))
         keep = partial(_keep, exchange, call, flight)
@@ -85,7 +100,7 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
         recorded.request_id = call.meta.request_id
         view = View(recorded, flight, headers=response.headers)
         try:
-            result = await begin(call, view)
+            result = await begin(exchange, call, view)
         except BaseException:
             view.abort()
             raise
@@ -95,11 +110,15 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
     try:
         recording = await call.cached.cache.read(call.cached.key, call.cached.ttl_s)
         if recording is None:
-            return await exchange.run(call, record)
+            exchange.telling.looked(call)
+            return await exchange.run_untold(call, record)
+        exchange.telling.looked(call, hit=True)
         flight.forget()
         tape = Tape.stored(recording)
         if tape.streamed and not call.stream:
-            return cast("T", await _fold(exchange, call, flight, tape))
+            completion = await _fold(exchange, call, flight, tape)
+            exchange.telling.finished(call, completion)
+            return cast("T", completion)
         return await _replay(exchange, call, flight, tape, begin)
     except FluenceError as error:
         if not _of_own_clock(error):
@@ -137,15 +156,11 @@ def _of_own_clock(error: FluenceError) -> bool:
 # ─── and the others ───────────────────────────────────────────────────────────────────────
 
 
-async def _wait(exchange: Exchange, call: Call, flight: Flight) -> None:
-    try:
-        with anyio.CancelScope(deadline=call.total.at) as scope:
-            await flight.wait()
-        if scope.cancelled_caught:
-            raise call.timed_out("total", "waiting for an equal call")
-    except BaseException as error:
-        _tell_failed(exchange, call, error)
-        raise
+async def _wait(call: Call, flight: Flight) -> None:
+    with anyio.CancelScope(deadline=call.total_at) as scope:
+        await flight.wait()
+    if scope.cancelled_caught:
+        raise call.timed_out("total", "waiting for an equal call")
 
 
 def _share(exchange: Exchange, call: Call, error: FluenceError) -> NoReturn:
@@ -154,48 +169,31 @@ def _share(exchange: Exchange, call: Call, error: FluenceError) -> NoReturn:
     if error.meta is not None:
         call.meta = replace(error.meta, coalesced=True, tags=call.meta.tags)
     call.meta.total_s = exchange.clock() - call.started
-    _tell_failed(exchange, call, own)
     raise own from error
-
-
-def _tell_failed(exchange: Exchange, call: Call, error: BaseException) -> None:
-    exchange.telling.started(call)
-    if isinstance(error, FluenceError):
-        error.meta = call.meta
-    exchange.telling.failed(call, error)
 
 
 async def _replay(exchange: Exchange, call: Call, flight: Flight, tape: Tape, begin: Begin[T]) -> T:
     """Read a tape from its start, as `begin` reads any response."""
-    exchange.telling.started(call)
     view = _viewed(call, flight, tape)
     try:
-        return await begin(call, view)
-    except BaseException as error:
+        return await begin(exchange, call, view)
+    except BaseException:
         view.abort()
-        if isinstance(error, FluenceError):
-            error.meta = call.meta
-        exchange.telling.failed(call, error)
         raise
 
 
 async def _fold(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> ChatCompletion:
-    """The whole answer of a stream, for who asked for it whole; a StreamError is not told."""
+    """The whole answer of a stream, for who asked for it whole."""
     view = _viewed(call, flight, tape)
     stream = ChatStream(view, call, key=exchange.key, clock=exchange.clock)
     try:
         await stream.begin(_untold)
-        completion = await stream.get_final_completion()
-    except BaseException as error:
+        return await stream.get_final_completion()
+    except BaseException:
         view.abort()
-        if not isinstance(error, StreamError):
-            _tell_failed(exchange, call, error)
         raise
     finally:
         await stream.aclose()
-    exchange.telling.started(call)
-    exchange.telling.finished(call, completion)
-    return completion
 
 
 def _viewed(call: Call, flight: Flight, tape: Tape) -> View:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import anyio
 
 from ._call import Call, read_error_body
-from ._sansio.clocks import Deadline, soonest
 from ._sansio.error_bodies import decode_status
 from ._sansio.rate_headers import rate_limit_of
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
@@ -52,9 +51,11 @@ from .transports._base import (
 if TYPE_CHECKING:
     from .limiter import Limiter, Permit
 
-__all__ = ["Exchange", "quota_of"]
+__all__ = ["Begin", "Exchange", "quota_of"]
 
 T = TypeVar("T")
+Begin: TypeAlias = Callable[["Exchange", "Call", Response], Awaitable[T]]
+"""Takes a good response over."""
 _quotas: dict[str, RetryQuota] = {}
 
 
@@ -92,7 +93,7 @@ class Exchange:
         self._limiter = limiter
         self._quota = quota
 
-    async def run(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
+    async def run(self, call: Call, begin: Begin[T]) -> T:
         """Send `call` until `begin` has taken a response over, or the policy gives up.
 
         Raises:
@@ -100,12 +101,13 @@ class Exchange:
         """
         self.telling.started(call)
         try:
-            return await self._run(call, begin)
+            return await self.run_untold(call, begin)
         except BaseException as error:  # told, cancelled or not, and raised as it is
             self.telling.failed(call, error)
             raise
 
-    async def _run(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
+    async def run_untold(self, call: Call, begin: Begin[T]) -> T:
+        """As `run`, for a call whose beginning and failing others tell of."""
         taken = 0
         counted = 0
         freed = False
@@ -137,13 +139,13 @@ class Exchange:
 
     # ─── one attempt ──────────────────────────────────────────────────────────────────────
 
-    async def _attempt(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
+    async def _attempt(self, call: Call, begin: Begin[T]) -> T:
         response = await self._send(call)
         try:
             if response.status != 200:
                 raise await self._refused(call, response)
             self.telling.responded(call)
-            return await begin(call, response)
+            return await begin(self, call, response)
         except BaseException:
             response.abort()
             raise
@@ -152,7 +154,7 @@ class Exchange:
         permit = await self._acquire(call)
         timeout = call.timeout
         first_byte_s = math.inf if timeout.first_byte is None else timeout.first_byte
-        until = min(self.clock() + first_byte_s, call.total.at)
+        until = min(self.clock() + first_byte_s, call.total_at)
         request = Request(
             url=call.url,
             headers=call.headers,
@@ -167,7 +169,7 @@ class Exchange:
             if permit is not None:
                 permit.settle()
         except SendTimeout as error:
-            ran_out: Clock = "total" if until == call.total.at else "first_byte"
+            ran_out: Clock = "total" if until == call.total_at else "first_byte"
             raise call.timed_out(ran_out, "waiting for the response's headers") from error
         except TransportError as error:
             raise self._public(call, error) from error
@@ -190,16 +192,17 @@ class Exchange:
             return self._limiter.acquire_nowait(lane=call.lane, front=call.front)
         except anyio.WouldBlock:
             pass
-        queue = Deadline.after(self.clock(), call.timeout.queue, "queue")
-        until = soonest(queue, call.total)
+        queue_s = math.inf if call.timeout.queue is None else call.timeout.queue
+        until = min(self.clock() + queue_s, call.total_at)
         try:
             permit = await self._limiter.acquire(
                 lane=call.lane,
                 front=call.front,
-                deadline=None if until.at == math.inf else until.at,
+                deadline=None if until == math.inf else until,
             )
         except APITimeoutError:
-            raise call.timed_out(until.clock, "waiting for the limiter") from None
+            ran_out: Clock = "total" if until == call.total_at else "queue"
+            raise call.timed_out(ran_out, "waiting for the limiter") from None
         if permit.waited_s:
             call.meta.limiter_wait_s += permit.waited_s
             self.telling.waited(call, permit.waited_s)
@@ -261,7 +264,7 @@ class Exchange:
             elapsed_s=now - call.started - call.meta.limiter_wait_s,
             jitter=full_jitter,
         )
-        if wait is not None and now + wait >= call.total.at:
+        if wait is not None and now + wait >= call.total_at:
             return None
         return wait
 

@@ -61,6 +61,11 @@ class Telling:
                 )
             )
 
+    def looked(self, call: Call, *, hit: bool = False, coalesced: bool = False) -> None:
+        """It is known where the call's answer comes from."""
+        if self._hooks:
+            self.tell(facts.CacheLooked(call_id=call.call_id, hit=hit, coalesced=coalesced))
+
     def waited(self, call: Call, wait_s: float) -> None:
         """It waited for the limiter; short waits are not told."""
         if self._hooks and wait_s > 1:
@@ -137,6 +142,16 @@ class Telling:
         if self._curious:
             content = facts.CallContent(call_id=call.call_id, request=call.body, answer=answer)
             self._tell(self._curious, content)
+
+    def tool_called(
+        self, call_id: str, tool: str, duration_s: float, error: BaseException | None
+    ) -> None:
+        """A tool ran, to its end or not."""
+        if self._hooks:
+            name = None if error is None else type(error).__name__
+            self.tell(
+                facts.ToolCalled(call_id=call_id, tool=tool, duration_s=duration_s, error=name)
+            )
 
     def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
         """A stream ended, one way or the other."""

@@ -17,6 +17,7 @@ from .types import ChatCompletion, Usage
 
 __all__ = [
     "AttemptFailed",
+    "CacheLooked",
     "CallContent",
     "CallFailed",
     "CallFinished",
@@ -26,6 +27,7 @@ __all__ = [
     "LimiterWaited",
     "ResponseStarted",
     "RetryScheduled",
+    "ToolCalled",
 ]
 
 
@@ -37,6 +39,20 @@ class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     origin: str
     tags: dict[str, str]
+
+
+class CacheLooked(msgspec.Struct, frozen=True, kw_only=True):
+    """A call with a cache has found where its answer comes from.
+
+    Attributes:
+        call_id: The call.
+        hit: From the cache.
+        coalesced: From an equal call that was under way. If neither, from a request of its own.
+    """
+
+    call_id: str
+    hit: bool
+    coalesced: bool
 
 
 class LimiterWaited(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,8 +126,25 @@ class CallContent(msgspec.Struct, frozen=True, kw_only=True):
     answer: ChatCompletion | None
 
 
+class ToolCalled(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of `run_tools` ran, and is done.
+
+    Attributes:
+        call_id: The call whose answer called it.
+        tool: The tool's name.
+        duration_s: Seconds that it ran, without the wait for room among `max_parallel`.
+        error: The class of what it raised, or of what cancelled it; None if it returned.
+    """
+
+    call_id: str
+    tool: str
+    duration_s: float
+    error: str | None
+
+
 Fact: TypeAlias = (
     CallStarted
+    | CacheLooked
     | LimiterWaited
     | AttemptFailed
     | RetryScheduled
@@ -119,6 +152,7 @@ Fact: TypeAlias = (
     | CallFinished
     | CallFailed
     | CallContent
+    | ToolCalled
 )
 """Any of the facts."""
 

@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket caching clocks codec docstring error_bodies fold lenient_json origin"
+        "answer_type bucket caching codec docstring error_bodies fold lenient_json origin"
         " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
         " tool_calls",
     ),

@@ -13,10 +13,9 @@ from ..meta import RateLimitSnapshot
 
 __all__ = ["rate_limit_of"]
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
-_SECONDS = re.compile(_NUMBER)
-_PART = re.compile(f"({_NUMBER})(ms|s|m|h|d)")
+_PART = re.compile(f"({_NUMBER})(ms|s|m|h|d|)")
 _DURATION = re.compile(f"(?:{_NUMBER}(?:ms|s|m|h|d))+")
 
 
@@ -41,8 +40,6 @@ def _count(text: str) -> int | None:
 
 
 def _seconds(text: str) -> float | None:
-    if _SECONDS.fullmatch(text):
-        return float(text)
     if (part := _PART.fullmatch(text)) is not None:
         return float(part[1]) * _UNITS[part[2]]
     if _DURATION.fullmatch(text):

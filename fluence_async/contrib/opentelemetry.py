@@ -11,13 +11,14 @@ has none there. What the cache or an equal call answered has cost no tokens, so 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from opentelemetry.metrics import Histogram, MeterProvider, get_meter
-from opentelemetry.trace import TracerProvider
+from opentelemetry.trace import StatusCode, TracerProvider, get_tracer
 from opentelemetry.util.genai.handler import TelemetryHandler
 from opentelemetry.util.genai.invocation import Error, InferenceInvocation
 from opentelemetry.util.genai.types import (
@@ -41,6 +42,7 @@ from ..hooks import (
     LimiterWaited,
     ResponseStarted,
     RetryScheduled,
+    ToolCalled,
 )
 from ..meta import Meta
 from ..types import Choice, Usage
@@ -56,7 +58,7 @@ class OpenTelemetryHook:
     One may serve any number of sessions. Span: `chat <model>`, with the models, finish reasons,
     tokens, server, times and error; failed attempts, retries and waits for the limiter are its
     events; `fluence.cached`, `fluence.attempts`, `fluence.limiter.wait`, `fluence.tag.<name>`
-    stand beside. Metrics: `gen_ai.client.operation.duration`, `gen_ai.client.token.usage` and
+    stand beside. A tool of `run_tools` is a span `execute_tool <name>`. Metrics: `gen_ai.client.operation.duration`, `gen_ai.client.token.usage` and
     `gen_ai.client.operation.time_to_first_chunk`.
 
     Args:
@@ -86,6 +88,7 @@ class OpenTelemetryHook:
             instrumentation_scope_version=__version__,
         )
         self.wants_content = self._genai.should_capture_content()
+        self._tracer = get_tracer(_SCOPE, __version__, tracer_provider)
         self._first_chunk = _first_chunk_histogram(meter_provider)
         self._calls: dict[str, InferenceInvocation] = {}
 
@@ -97,6 +100,8 @@ class OpenTelemetryHook:
             call = self._calls.pop(fact.call_id, None)
             if call is not None:
                 self._end(call, fact)
+        elif isinstance(fact, ToolCalled):
+            self._show_tool(fact)
         elif (call := self._calls.get(fact.call_id)) is not None:
             self._note(call, fact)
 
@@ -149,6 +154,19 @@ class OpenTelemetryHook:
             call.stop()
         else:
             call.fail(Error(fact.message if self.wants_content else None, fact.error))
+
+    def _show_tool(self, fact: ToolCalled) -> None:
+        """A tool is told of when it is done, so its span begins in the past."""
+        now = time.time_ns()
+        span = self._tracer.start_span(
+            f"execute_tool {fact.tool}",
+            attributes={"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": fact.tool},
+            start_time=now - round(fact.duration_s * 1e9),
+        )
+        if fact.error is not None:
+            span.set_attribute("error.type", fact.error)
+            span.set_status(StatusCode.ERROR)
+        span.end(now)
 
     def _record_first_chunk(self, call: InferenceInvocation, meta: Meta) -> None:
         """The library measures this as chunks come; hooks are told of it at the end."""

@@ -22,11 +22,11 @@ from fluence_async import (
     BadRequestError,
     FluenceError,
     FluenceSession,
-    Limiter,
     RetryPolicy,
     StreamInterruptedError,
 )
 from fluence_async.contrib.opentelemetry import OpenTelemetryHook
+from tests.shell.limiting import virtual
 from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, text
 from tests.shell.test_cancellation import cancelled_at
 from tests.shell.test_exchange import GOOD, answer
@@ -168,7 +168,7 @@ async def test_retries_are_events_of_one_span(telemetry: Telemetry) -> None:
 
 
 async def test_a_wait_for_the_limiter_is_told(telemetry: Telemetry) -> None:
-    async with telemetry.session(GOOD, limiter=Limiter(["1/minute"])) as fluence:
+    async with telemetry.session(GOOD, limiter=virtual("1/minute")) as fluence:
         for _ in range(2):
             await fluence.chat.completions.create(**HI)
     assert telemetry.events == ["fluence.limiter.waited", "fluence.response.started"]
