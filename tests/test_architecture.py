@@ -35,7 +35,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("door",),
     ("server",),
     ("cli",),
-    ("testing",),
+    ("testing", "contrib"),
 )
 """The rooms from the ground up: one may import itself and any row below, not its neighbours."""
 
@@ -79,6 +79,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "__main__",
         *package("cli", "app asking blocks chat conversation drawn markdown render serve terminal"),
     ),
+    "contrib": package("contrib", "opentelemetry"),
     "testing": (
         *package("testing", "cache_contract fault_table server"),
         *package(
@@ -129,6 +130,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "httpcore2": frozenset({"transports.httpcore"}),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),
+    "opentelemetry": frozenset({"contrib.opentelemetry"}),
     "prompt_toolkit": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
     "trio": frozenset({"limiter._park", "transports.httpcore"}),

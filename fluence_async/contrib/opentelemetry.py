@@ -55,10 +55,11 @@ _SCOPE = "fluence_async"
 class OpenTelemetryHook:
     """A span and metrics for every call: `FluenceSession(hooks=[OpenTelemetryHook()])`.
 
-    One may serve any number of sessions. Span: `chat <model>`, with the models, finish reasons,
-    tokens, server, times and error; failed attempts, retries and waits for the limiter are its
-    events; `fluence.cached`, `fluence.attempts`, `fluence.limiter.wait`, `fluence.tag.<name>`
-    stand beside. A tool of `run_tools` is a span `execute_tool <name>`. Metrics: `gen_ai.client.operation.duration`, `gen_ai.client.token.usage` and
+    One may serve any number of sessions. A span is `chat <model>`, with the models, finish
+    reasons, tokens, server, times and error; failed attempts, retries and waits for the limiter
+    are its events; `fluence.cached`, `fluence.attempts`, `fluence.limiter.wait` and
+    `fluence.tag.<name>` stand beside. A tool of `run_tools` is a span `execute_tool <name>`. The
+    metrics are `gen_ai.client.operation.duration`, `gen_ai.client.token.usage` and
     `gen_ai.client.operation.time_to_first_chunk`.
 
     Args:
@@ -235,7 +236,8 @@ def _answered(choices: list[Choice]) -> Iterator[OutputMessage]:
 def _parts(message: dict[str, Any]) -> Iterator[MessagePart]:
     """What a message holds, as far as the conventions have a word for it."""
     content = message.get("content") or []
-    for part in [{"text": content}] if isinstance(content, str) else content:
+    parts: list[dict[str, Any]] = [{"text": content}] if isinstance(content, str) else content
+    for part in parts:
         if part.get("text") is not None:
             yield TextPart(part["text"])
         elif part.get("image_url") and (image := image_from_url(part["image_url"]["url"])):
@@ -255,4 +257,3 @@ def _first_chunk_histogram(meter_provider: MeterProvider | None) -> Histogram:
         description="Time from the beginning of a streamed call to its first chunk",
         explicit_bucket_boundaries_advisory=[0.01 * 2**n for n in range(14)],
     )
-

@@ -24,10 +24,11 @@ from fluence_async import (
     FluenceSession,
     RetryPolicy,
     StreamInterruptedError,
+    tool,
 )
 from fluence_async.contrib.opentelemetry import OpenTelemetryHook
 from tests.shell.limiting import virtual
-from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, text
+from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, event, text
 from tests.shell.test_cancellation import cancelled_at
 from tests.shell.test_exchange import GOOD, answer
 from tests.virtual import anyio_backend as anyio_backend
@@ -235,6 +236,28 @@ async def test_a_span_is_below_its_callers(telemetry: Telemetry) -> None:
     for span in calls:
         assert span.parent is not None
         assert span.parent.span_id == parents[str((span.attributes or {})["fluence.tag.name"])]
+
+
+async def test_a_tool_is_a_span_of_its_own_time(telemetry: Telemetry) -> None:
+    @tool
+    async def wait(seconds: float) -> str:
+        """Wait."""
+        await anyio.sleep(seconds)
+        return "done"
+
+    calls = [{"index": 0, "id": "t", "function": {"name": "wait", "arguments": '{"seconds": 5}'}}]
+    choice = {"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}
+    async with telemetry.session(Answer(event(choices=[choice]), DONE), STREAM) as fluence:
+        with telemetry.tracers.get_tracer("test").start_as_current_span("run") as parent:
+            await fluence.chat.completions.run_tools(**HI, tools=[wait])
+    names = [span.name for span in telemetry.spans]
+    assert names == ["chat fluence-chat", "execute_tool wait", "chat fluence-chat", "run"]
+    span = telemetry.spans[1]
+    assert span.parent is not None
+    assert span.parent.span_id == parent.get_span_context().span_id
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.end_time - span.start_time == pytest.approx(5e9, rel=0.01)
 
 
 # ─── and it ends once ─────────────────────────────────────────────────────────────────────
