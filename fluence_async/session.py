@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Self, Unpack
 
+from ._annexes import named_store
 from ._binding import Binding
 from ._call import Call
 from ._defaults import LANES, OPTIONS, Defaults
@@ -25,7 +26,7 @@ from ._sansio.origin import API_BASE_URL, Origin
 from ._sansio.request import encode_request
 from ._sansio.secret import ApiKey
 from ._telling import Telling
-from .cache import CacheStore, open_store
+from .cache import CacheStore
 from .cache.cache import Cache, Cached
 from .completions import Chat
 from .hooks import Hook
@@ -52,8 +53,9 @@ class FluenceSession:
         limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
             a `Limiter` of your own, or None for none.
         cache: Where answers are kept that need not be asked for again: `"memory"` (this
-            session's), `"sqlite"` (a file in the user's cache directory), a `CacheStore`, which
-            stays yours to close, or None for nowhere. Equal calls at once then make one request.
+            session's), `"sqlite"` (a file in the user's cache directory), `"redis://…"`, a
+            `CacheStore`, which stays yours to close, or None for nowhere. Equal calls at once
+            then make one request.
         budget: What the calls may cost: `"2M tokens/day"`, `"$20/month"`, a `Budget`, or several
             of these. A call that no longer fits is a `BudgetExceededError` and is not sent.
         prices: What each model's tokens cost, for `usage` and for budgets of money.
@@ -107,7 +109,7 @@ class FluenceSession:
             allow_insecure=allow_insecure,
         )
         self._limiter = _limiter(limiter, limits, self._key, self._origin)
-        self._cache = None if cache is None else Cache(open_store(cache))
+        self._cache = None if cache is None else Cache(named_store(cache))
         self._own_store = self._cache.store if self._cache and isinstance(cache, str) else None
         self._options = Defaults(retry=retry or RetryPolicy()).changed(
             {"timeout": timeout, "max_retries": max_retries, "extra_headers": default_headers}

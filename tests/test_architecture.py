@@ -28,6 +28,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("transports", "limiter"),
     ("cache",),
     ("usage",),
+    ("redis",),
     ("exchange",),
     ("stream",),
     ("tool_run", "typed_answer"),
@@ -36,7 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("door",),
     ("server",),
     ("cli",),
-    ("testing",),
+    ("testing", "contrib"),
 )
 """The rooms from the ground up: one may import itself and any row below, not its neighbours."""
 
@@ -61,14 +62,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
         " aiohttp _aiohttp_connections _aiohttp_response httpcore",
     ),
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),
-    "cache": package("cache", "_flight _store cache memory sqlite"),
+    "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
+    "redis": package("contrib.redis", "_courier _store cache limiter"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
     "completions": ("_cached", "completions"),
-    "session": ("_binding", "_defaults", "session"),
+    "session": ("_annexes", "_binding", "_defaults", "session"),
     "door": ("",),
     "server": (
         *package("server", "app chat control faults hostile idempotency local received recording"),
@@ -85,6 +87,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "cli", "app asking blocks chat conversation drawn markdown render serve spent terminal"
         ),
     ),
+    "contrib": package("contrib", "opentelemetry"),
     "testing": (
         *package("testing", "bomb_table cache_contract fault fault_table network server"),
         *package("testing.limiter_contract", "_limiter units waiting"),
@@ -125,6 +128,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
             "limiter",
             "cache",
             "usage",
+            "redis",
             "exchange",
             "stream",
             "tool_run",
@@ -135,12 +139,14 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "backoff": frozenset({"_sansio.retry"}),
+    "coredis": frozenset({"contrib.redis"}),
     "httpcore2": frozenset({"transports.httpcore"}),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),
+    "opentelemetry": frozenset({"contrib.opentelemetry"}),
     "prompt_toolkit": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
-    "trio": frozenset({"limiter._park", "transports.httpcore"}),
+    "trio": frozenset({"contrib.redis", "limiter._park", "transports.httpcore"}),
     "typer": frozenset({"cli"}),
 }
 """Every foreign library, and the rooms or modules that may import it."""
