@@ -1,13 +1,17 @@
-"""The name of a store goes in, the store comes out, also where that is an annex.
+"""The name of a store or a limiter goes in, it comes out, also where that is an annex.
 
 Law: an annex is imported when it is named, and what it needs is said when it is not there.
 """
 
 from __future__ import annotations
 
-from .cache import CacheStore, open_store
+from collections.abc import Iterable
 
-__all__ = ["named_store"]
+from ._sansio.rate_limit import RateLimit
+from .cache import CacheStore, open_store
+from .limiter import Limiter, shared_limiter
+
+__all__ = ["named_limiter", "named_store"]
 
 _REDIS = ("redis://", "rediss://", "unix://")
 
@@ -28,3 +32,34 @@ def named_store(cache: str | CacheStore) -> CacheStore:
             "a cache in Redis needs coredis: pip install 'fluence-async[redis]'"
         ) from error
     return RedisCache(cache)
+
+
+def named_limiter(
+    limiter: str | Limiter | None, name: str, limits: Iterable[str | RateLimit]
+) -> Limiter | None:
+    """The limiter that a session's `limiter=` names.
+
+    Args:
+        limiter: `memory`, the address of a Redis, or the limiter itself; None for none.
+        name: What its units are called, from `limiter_name`.
+        limits: What it obeys.
+
+    Raises:
+        ValueError: It names none.
+        ImportError: It names a Redis, without the extra `redis`.
+    """
+    if limiter is None or isinstance(limiter, Limiter):
+        return limiter
+    if limiter == "memory":
+        return shared_limiter(name, limits)
+    if not limiter.startswith(_REDIS):
+        raise ValueError(
+            f"limiter={limiter!r}: must be 'memory', 'redis://…', a Limiter, or None for none"
+        )
+    try:
+        from .contrib.redis import RedisLimiter
+    except ImportError as error:
+        raise ImportError(
+            "a limiter in Redis needs coredis: pip install 'fluence-async[redis]'"
+        ) from error
+    return RedisLimiter(limiter, name, limits)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Self, Unpack
 
-from ._annexes import named_store
+from ._annexes import named_limiter, named_store
 from ._binding import Binding
 from ._call import Call
 from ._defaults import LANES, OPTIONS, Defaults
@@ -30,7 +30,7 @@ from .cache import CacheStore
 from .cache.cache import Cache, Cached
 from .completions import Chat
 from .hooks import Hook
-from .limiter import Limiter, limiter_name, shared_limiter
+from .limiter import Limiter, limiter_name
 from .meta import Meta
 from .options import CallOptions, RetryPolicy, Timeout
 from .transports import open_transport
@@ -51,7 +51,8 @@ class FluenceSession:
         max_retries: Attempts after the first. With `retry` it takes that policy's place.
         limits: What the server allows: strings such as `"100/minute"`, or `RateLimit`s.
         limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
-            a `Limiter` of your own, or None for none.
+            `"redis://…"` (shared by all processes and machines that name it), a `Limiter` of
+            your own, or None for none.
         cache: Where answers are kept that need not be asked for again: `"memory"` (this
             session's), `"sqlite"` (a file in the user's cache directory), `"redis://…"`, a
             `CacheStore`, which stays yours to close, or None for nowhere. Equal calls at once
@@ -108,7 +109,8 @@ class FluenceSession:
             base_url or os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL,
             allow_insecure=allow_insecure,
         )
-        self._limiter = _limiter(limiter, limits, self._key, self._origin)
+        name = limiter_name(self._key.reveal(), self._origin.name)
+        self._limiter = named_limiter(limiter, name, limits)
         self._cache = None if cache is None else Cache(named_store(cache))
         self._own_store = self._cache.store if self._cache and isinstance(cache, str) else None
         self._options = Defaults(retry=retry or RetryPolicy()).changed(
@@ -238,19 +240,6 @@ def _key_or_environment(api_key: str | None) -> str:
     if key is None:
         raise ValueError("no API key: pass api_key=, or set FLUENCE_API_KEY")
     return key
-
-
-def _limiter(
-    limiter: str | Limiter | None,
-    limits: Sequence[str | RateLimit],
-    key: ApiKey,
-    origin: Origin,
-) -> Limiter | None:
-    if limiter is None or isinstance(limiter, Limiter):
-        return limiter
-    if limiter == "memory":
-        return shared_limiter(limiter_name(key.reveal(), origin.name), limits)
-    raise ValueError(f"limiter={limiter!r}: must be 'memory', a Limiter, or None for none")
 
 
 def _configure_logging() -> None:

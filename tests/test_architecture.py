@@ -64,7 +64,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
-    "redis": package("contrib.redis", "_courier _store cache limiter"),
+    "redis": package("contrib.redis", "_address _background _courier _store _units cache limiter"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
@@ -139,14 +139,14 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "backoff": frozenset({"_sansio.retry"}),
-    "coredis": frozenset({"contrib.redis"}),
+    "coredis": frozenset({"contrib.redis._courier", "contrib.redis.cache"}),
     "httpcore2": frozenset({"transports.httpcore"}),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),
     "opentelemetry": frozenset({"contrib.opentelemetry"}),
     "prompt_toolkit": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
-    "trio": frozenset({"contrib.redis", "limiter._park", "transports.httpcore"}),
+    "trio": frozenset({"contrib.redis._background", "limiter._park", "transports.httpcore"}),
     "typer": frozenset({"cli"}),
 }
 """Every foreign library, and the rooms or modules that may import it."""

@@ -85,6 +85,11 @@ class RedisServer:
         """How many keys it holds."""
         return int(self.say("DBSIZE")[1:])
 
+    def clients(self) -> int:
+        """How many connections it has, but for the one that asks."""
+        found = "string.match(redis.call('INFO', 'clients'), 'connected_clients:(%d+)')"
+        return int(self.say("EVAL", f"return tonumber({found})", "0")[1:]) - 1
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -11,23 +11,22 @@ Scripts are of Redis 6.2. See https://redis.io/docs/latest/commands/.
 
 from __future__ import annotations
 
-import contextvars
 import logging
-import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar, cast
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import RunVar, current_token
+from anyio.lowlevel import RunVar
 from coredis import Redis
 from coredis.exceptions import ConnectionError as RedisConnectionError
 from coredis.exceptions import RedisError, ResponseError
 from coredis.retry import ConstantRetryPolicy
 
-from ..cache._store import DAY_S, check_bounds
+from ...cache._store import DAY_S, check_bounds
+from ._address import check_address
+from ._background import in_background
 
 __all__ = ["RedisCache"]
 
@@ -38,7 +37,6 @@ _logger = logging.getLogger("fluence_async")
 _REST_S = 5.0
 """How long a Redis that did not answer is left alone."""
 _CONNECTIONS = 16
-_SCHEMES = ("redis", "rediss", "unix")
 _LEASE = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
@@ -88,7 +86,7 @@ class RedisCache:
         check_bounds(max_bytes, ttl_s)
         if not timeout_s > 0:
             raise ValueError(f"timeout_s={timeout_s!r}: must be above 0 seconds")
-        self._place = _place(url)
+        self._place = check_address(url)
         self._url = url
         self.ttl_s = ttl_s
         self._max_bytes = max_bytes
@@ -195,7 +193,7 @@ class _Link:
         self._closed = anyio.Event()
         self._redis: Redis[bytes] | None = None
         self._tasks: TaskGroup | None = None
-        self._task = _in_background(self._serve)
+        in_background(self._serve)
 
     @property
     def ended(self) -> bool:
@@ -256,28 +254,5 @@ class _Done(Generic[T]):
         return cast("T", self.value)
 
 
-def _in_background(work: Callable[[], Coroutine[Any, Any, None]]) -> Any:
-    """A task of the running loop, which ends with it; nobody's child."""
-    loop = current_token().native_token
-    asyncio = sys.modules.get("asyncio")
-    if asyncio and isinstance(loop, asyncio.AbstractEventLoop):
-        return loop.create_task(work(), context=contextvars.Context())
-    import trio
-
-    return trio.lowlevel.spawn_system_task(work)
-
-
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _place(url: str) -> str:
-    """Where it is, without user and password."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not (parts.hostname or parts.path):
-        raise ValueError(
-            f"no address of a Redis: must begin with one of {', '.join(_SCHEMES)}, as in "
-            "redis://localhost:6379/0"
-        )
-    address = parts.hostname or ""
-    return f"{address}:{parts.port or 6379}{parts.path}" if address else parts.path
