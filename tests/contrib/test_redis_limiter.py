@@ -278,12 +278,17 @@ async def test_sessions_of_one_key_share_what_is_in_redis(redis: RedisServer) ->
         settings = {"api_key": server.api_key, "base_url": server.base_url, "limiter": redis.url}
         async with FluenceSession(**settings, limits=["2/minute"]) as fluence:  # type: ignore[arg-type]
             for _ in range(2):
-                answer = await fluence.chat.completions.create(model="m", messages="Hello!")
+                answer = await fluence.chat.completions.create(
+                    model="fluence-chat", messages="Hello!"
+                )
                 assert answer.text
         async with FluenceSession(**settings, limits=["2/minute"]) as fluence:  # type: ignore[arg-type]
             with pytest.raises(LimitWaitError):
-                await fluence.chat.completions.create(model="m", messages="Hello!", timeout=5)
-        names = redis.say("KEYS", "*")
+                await fluence.chat.completions.create(
+                    model="fluence-chat", messages="Hello!", timeout=5
+                )
+        names = redis.say("EVAL", "return table.concat(redis.call('KEYS', '*'), ' ')", "0")
+        assert b"fluence:{" in names
         assert server.api_key.encode() not in names
 
 
