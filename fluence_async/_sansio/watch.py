@@ -1,0 +1,190 @@
+"""One window's server, as it shows itself: takes, acceptances and refusals go in; whether one more
+would be safe, or a trial, comes out.
+
+Law: a window that nothing is known of is begun slowly, as if the server took bursts of twice what
+it has taken at most. With F in flight and a gap of g = period / limit between two units, a burst
+of b is kept to by
+
+    max(tat, t) + (F + 1) · g − t ≤ b · g        tat ← max(tat, ub) + g at every settle
+
+which a burst of the whole limit always satisfies, if confirmed windows are kept. How deep a
+request went is judged by the times at which requests were taken: these lie as far apart as the
+arrivals do.
+"""
+
+from __future__ import annotations
+
+from .bucket import NEVER, Window
+from .counter import ALL_PARTS, CounterGuard
+from .learnt import Learnt
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """What is known of one window's server, and what has been sent to it.
+
+    Attributes:
+        window: The window.
+        learnt: What is known for good.
+        counter: What a sliding counter would say.
+        credit: How many more the server takes at least, by what it said itself.
+        flying: Units in flight.
+        gap: Between two units at the limit's pace, in ns.
+    """
+
+    __slots__ = ("_begun", "_tat", "counter", "credit", "flying", "gap", "learnt", "window")
+
+    def __init__(self, window: Window, learnt: Learnt) -> None:
+        self.window = window
+        self.learnt = learnt
+        self.counter = CounterGuard(window.hold, learnt.alignments)
+        self.credit = 0
+        self.flying = 0
+        self.gap = -(-window.hold // window.rate.limit)
+        self._tat = 0
+        self._begun = 0  # the same, by the times of the takes
+
+    @property
+    def limit(self) -> int:
+        """Units in a period."""
+        return self.window.rate.limit
+
+    def begin_anew(self) -> None:
+        """In another process: what is in flight belongs to the one before."""
+        self.flying = self.credit = 0
+        self.window.free += self.learnt.withheld
+        self.learnt.withheld = 0
+
+    def narrow(self) -> None:
+        """The window may have another limit now."""
+        self.gap = -(-self.window.hold // self.limit)
+        self.learnt.burst = min(self.learnt.burst, self.limit)
+
+    def burst_free_at(self, cost: int, now: int) -> int:
+        """When the burst allows it: 0 for now, NEVER if a settle decides."""
+        burst = self.learnt.burst
+        if burst >= self.limit:
+            return 0
+        over = self.flying + cost - burst
+        if over > 0:
+            return NEVER if self.flying else 0  # alone, even the largest cost may try
+        at = self._tat + over * self.gap
+        return at if at > now else 0
+
+    def counter_free_at(self, cost: int, now: int) -> int:
+        """When no sliding counter could refuse it: 0 for now."""
+        if not self.learnt.alignments:
+            return 0
+        return self.counter.free_at(now, self.flying + cost, self.limit)
+
+    def may_retry_burst(self, now: int) -> bool:
+        """Whether it is time to try a burst of one more."""
+        learnt = self.learnt
+        return learnt.ended and not learnt.reported and now >= learnt.retry_burst_at
+
+    def take(self, cost: int, now: int) -> int:
+        """A request is on its way. Returns how deep it goes."""
+        self.flying += cost
+        if self.credit:
+            self.credit = max(0, self.credit - cost)
+        begun = self._begun
+        self._begun = (begun if begun > now else now) + cost * self.gap
+        return -((now - self._begun) // self.gap)
+
+    def bound(self, depth: int) -> int:
+        """How many more the server takes at least, after one of this depth, whatever it counts
+        like, if nobody else uses the key; below zero if that is not known."""
+        learnt = self.learnt
+        if not learnt.reported:
+            return -1
+        bound = min(self.window.free, learnt.burst - depth)
+        if learnt.alignments:
+            bound = min(bound, self.limit - self.counter.known - self.flying)
+        return bound
+
+    def concede(self, units: int, reset_s: float | None, now: int) -> None:
+        """So many units went to somebody else."""
+        hold = self.window.hold
+        if reset_s is not None:
+            hold = min(hold, round(reset_s * 1e9) + hold // 1000)
+        self.window.free -= units
+        self.window.put(now + hold, units)
+
+    def give_back(self, cost: int) -> None:
+        """It never left this machine."""
+        self.flying -= cost
+        self._begun -= cost * self.gap
+
+    def settle(self, cost: int, first: int, last: int, *, accepted: bool | None) -> None:
+        """It arrived somewhen from `first` to `last`; None: who knows what became of it."""
+        self.flying -= cost
+        if accepted is not False:
+            self._tat = (self._tat if self._tat > last else last) + cost * self.gap
+        else:
+            self._begun -= cost * self.gap
+        if self.learnt.alignments:
+            for _ in range(cost):
+                self.counter.note(first, last, counted=accepted is True)
+
+    def prove(self, depth: int) -> None:
+        """The server took a burst of so many."""
+        learnt = self.learnt
+        if depth <= learnt.proven:
+            return
+        learnt.proven = min(depth, self.limit)
+        reach = depth if learnt.ended else 2 * depth
+        learnt.burst = min(self.limit, max(learnt.burst, reach))
+
+    def refute(self, first: int, last: int) -> None:
+        """What a counter may have refused was accepted: it keeps none that would have."""
+        if not self.learnt.counter:
+            self.counter.accepted(first, last, self.limit)
+            self.learnt.alignments = self.counter.parts
+
+    # ─── lessons ──────────────────────────────────────────────────────────────────────────
+
+    def blame_counter(self) -> None:
+        """It refused what only a sliding counter refuses."""
+        self.learnt.counter = True
+        self.learnt.alignments = self.counter.parts = ALL_PARTS
+        self.credit = 0
+
+    def too_deep(self, depth: int, *, surely: bool) -> bool:
+        """Whether the depth of a refused request explains the refusal: it was deeper than
+        anything that was ever accepted; or at least more than half of what is believed."""
+        learnt = self.learnt
+        if surely:
+            return depth > learnt.proven
+        return depth > 2 and 2 * depth > learnt.burst + 1
+
+    def shrink(self, depth: int, now: int) -> None:
+        """A burst of `depth` was refused."""
+        learnt = self.learnt
+        learnt.burst = max(1, min(learnt.proven, learnt.burst) if depth > learnt.proven else depth * 3 // 4)
+        learnt.proven = learnt.burst
+        learnt.retry_burst_in = 4 * learnt.retry_burst_in if learnt.ended else self.window.hold
+        learnt.retry_burst_at = now + learnt.retry_burst_in
+        learnt.ended = True
+        self.credit = 0
+        self._tat = max(self._tat, now + learnt.burst * self.gap)
+
+    def withhold(self, now: int) -> None:
+        """It was refused for no reason that we know of: somebody else may use the key."""
+        learnt, window = self.learnt, self.window
+        step = min(-(-self.limit // 20), self.limit // 2 - learnt.withheld)
+        if step > 0:
+            learnt.withheld += step
+            window.free -= step
+        often = learnt.restore_in and now < learnt.restore_at + learnt.restore_in
+        learnt.restore_in = min(2 * learnt.restore_in, 64 * window.hold) if often else window.hold
+        learnt.restore_at = now + learnt.restore_in
+        self.credit = 0
+
+    def restore(self, now: int) -> None:
+        """Use some more again of what was withheld."""
+        learnt = self.learnt
+        step = min(-(-self.limit // 20), learnt.withheld)
+        learnt.withheld -= step
+        self.window.free += step
+        learnt.restore_at = now + learnt.restore_in
