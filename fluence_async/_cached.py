@@ -11,7 +11,6 @@ shared by those who would have met it: not that of another's clock, nor a stream
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import partial
 from typing import NoReturn, TypeVar, cast
@@ -20,7 +19,7 @@ import anyio
 from msgspec.structs import replace
 
 from ._call import Call
-from ._exchange import Exchange
+from ._exchange import Begin, Exchange
 from ._sansio.caching import is_whole
 from ._sansio.codec import is_json
 from .cache._flight import Flight, Tape, View
@@ -32,7 +31,6 @@ from .types import ChatCompletion
 __all__ = ["answered"]
 
 T = TypeVar("T")
-Begin = Callable[[Call, Response], Awaitable[T]]
 
 
 async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
@@ -77,7 +75,7 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
     tape: Tape | None = None
     shared: FluenceError | None = None
 
-    async def record(call: Call, response: Response) -> T:
+    async def record(exchange: Exchange, call: Call, response: Response) -> T:
         nonlocal tape
         streamed = call.stream and not is_json(response.headers.get("content-type", ""))
         keep = partial(_keep, exchange, call, flight)
@@ -85,7 +83,7 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
         recorded.request_id = call.meta.request_id
         view = View(recorded, flight, headers=response.headers)
         try:
-            result = await begin(call, view)
+            result = await begin(exchange, call, view)
         except BaseException:
             view.abort()
             raise
@@ -139,7 +137,7 @@ def _of_own_clock(error: FluenceError) -> bool:
 
 async def _wait(exchange: Exchange, call: Call, flight: Flight) -> None:
     try:
-        with anyio.CancelScope(deadline=call.total.at) as scope:
+        with anyio.CancelScope(deadline=call.total_at) as scope:
             await flight.wait()
         if scope.cancelled_caught:
             raise call.timed_out("total", "waiting for an equal call")
@@ -170,7 +168,7 @@ async def _replay(exchange: Exchange, call: Call, flight: Flight, tape: Tape, be
     exchange.telling.started(call)
     view = _viewed(call, flight, tape)
     try:
-        return await begin(call, view)
+        return await begin(exchange, call, view)
     except BaseException as error:
         view.abort()
         if isinstance(error, FluenceError):

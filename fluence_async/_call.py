@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ._sansio.clocks import Deadline
 from .cache.cache import Cached
 from .errors import APIConnectionError, APITimeoutError, Clock, ResponseError
 from .meta import Meta
@@ -33,7 +32,7 @@ class Call(msgspec.Struct, kw_only=True):
         started: When it began, on the loop's clock.
         cached: Where its answer may be found and is kept; None if it is always sent.
         front: It waits at the head of its lane, because it has waited before.
-        total: When it must have ended.
+        total_at: When it must have ended, on the loop's clock; `math.inf` for never.
     """
 
     url: str
@@ -51,10 +50,7 @@ class Call(msgspec.Struct, kw_only=True):
     meta: Meta
     cached: Cached | None = None
     front: bool = False
-    total: Deadline = Deadline(math.inf, "total")
-
-    def __post_init__(self) -> None:
-        self.total = Deadline.after(self.started, self.timeout.total, "total")
+    total_at: float = math.inf
 
     def timed_out(self, clock: Clock, doing: str) -> APITimeoutError:
         """The error of a clock that ran out while `doing`."""
@@ -75,7 +71,7 @@ async def read_body(call: Call, response: Response, clock: Callable[[], float]) 
     """
     parts: list[bytes] = []
     size = 0
-    total = call.total.at
+    total = call.total_at
     idle_s = math.inf if call.timeout.idle is None else call.timeout.idle
     while True:
         until = min(clock() + idle_s, total)
@@ -101,7 +97,7 @@ async def read_body(call: Call, response: Response, clock: Callable[[], float]) 
 
 async def read_error_body(call: Call, response: Response, clock: Callable[[], float]) -> bytes:
     """As much of an error's body as comes in time and fits, 64 KiB and 5 s; never an error."""
-    until = min(clock() + _ERROR_BODY_S, call.total.at)
+    until = min(clock() + _ERROR_BODY_S, call.total_at)
     parts: list[bytes] = []
     size = 0
     try:

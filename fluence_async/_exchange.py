@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import anyio
 
 from ._call import Call, read_error_body
-from ._sansio.clocks import Deadline, soonest
 from ._sansio.error_bodies import decode_status
-from ._sansio.rate_headers import rate_limit_of
+from ._sansio.rate_headers import rate_limit_of, rate_reports
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
 from ._telling import Telling
@@ -29,13 +28,13 @@ from .errors import (
     APITimeoutError,
     Clock,
     FluenceError,
+    QuotaExceededError,
     RateLimitError,
     ResponseError,
     StreamInterruptedError,
     TLSError,
 )
 from .meta import Attempt, Meta
-from .options import RetryPolicy
 from .transports._base import (
     ConnectFailed,
     ConnectTimeout,
@@ -52,9 +51,11 @@ from .transports._base import (
 if TYPE_CHECKING:
     from .limiter import Limiter, Permit
 
-__all__ = ["Exchange", "quota_of"]
+__all__ = ["Begin", "Exchange", "quota_of"]
 
 T = TypeVar("T")
+Begin: TypeAlias = Callable[["Exchange", "Call", Response], Awaitable[T]]
+"""Takes a good response over."""
 _quotas: dict[str, RetryQuota] = {}
 
 
@@ -92,7 +93,7 @@ class Exchange:
         self._limiter = limiter
         self._quota = quota
 
-    async def run(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
+    async def run(self, call: Call, begin: Begin[T]) -> T:
         """Send `call` until `begin` has taken a response over, or the policy gives up.
 
         Raises:
@@ -105,7 +106,7 @@ class Exchange:
             self.telling.failed(call, error)
             raise
 
-    async def _run(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
+    async def _run(self, call: Call, begin: Begin[T]) -> T:
         taken = 0
         counted = 0
         freed = False
@@ -137,22 +138,22 @@ class Exchange:
 
     # ─── one attempt ──────────────────────────────────────────────────────────────────────
 
-    async def _attempt(self, call: Call, begin: Callable[[Call, Response], Awaitable[T]]) -> T:
-        response = await self._send(call)
+    async def _attempt(self, call: Call, begin: Begin[T]) -> T:
+        response, permit = await self._send(call)
         try:
             if response.status != 200:
-                raise await self._refused(call, response)
+                raise await self._refused(call, response, permit)
             self.telling.responded(call)
-            return await begin(call, response)
+            return await begin(self, call, response)
         except BaseException:
             response.abort()
             raise
 
-    async def _send(self, call: Call) -> Response:
+    async def _send(self, call: Call) -> tuple[Response, Permit | None]:
         permit = await self._acquire(call)
         timeout = call.timeout
         first_byte_s = math.inf if timeout.first_byte is None else timeout.first_byte
-        until = min(self.clock() + first_byte_s, call.total.at)
+        until = min(self.clock() + first_byte_s, call.total_at)
         request = Request(
             url=call.url,
             headers=call.headers,
@@ -165,9 +166,10 @@ class Exchange:
         try:
             response = await self.transport.send(request)
             if permit is not None:
-                permit.settle()
+                reports = rate_reports(response.headers, now=time.time())
+                permit.settle(accepted=response.status != 429, reports=reports)
         except SendTimeout as error:
-            ran_out: Clock = "total" if until == call.total.at else "first_byte"
+            ran_out: Clock = "total" if until == call.total_at else "first_byte"
             raise call.timed_out(ran_out, "waiting for the response's headers") from error
         except TransportError as error:
             raise self._public(call, error) from error
@@ -176,7 +178,7 @@ class Exchange:
                 permit.release()
         self._note_head(call.meta, response.headers)
         call.meta.headers_s = self.clock() - call.started
-        return response
+        return response, permit
 
     def _note_head(self, meta: Meta, headers: Mapping[str, str]) -> None:
         request_id = headers.get("x-request-id")
@@ -190,22 +192,25 @@ class Exchange:
             return self._limiter.acquire_nowait(lane=call.lane, front=call.front)
         except anyio.WouldBlock:
             pass
-        queue = Deadline.after(self.clock(), call.timeout.queue, "queue")
-        until = soonest(queue, call.total)
+        queue_s = math.inf if call.timeout.queue is None else call.timeout.queue
+        until = min(self.clock() + queue_s, call.total_at)
         try:
             permit = await self._limiter.acquire(
                 lane=call.lane,
                 front=call.front,
-                deadline=None if until.at == math.inf else until.at,
+                deadline=None if until == math.inf else until,
             )
         except APITimeoutError:
-            raise call.timed_out(until.clock, "waiting for the limiter") from None
+            ran_out: Clock = "total" if until == call.total_at else "queue"
+            raise call.timed_out(ran_out, "waiting for the limiter") from None
         if permit.waited_s:
             call.meta.limiter_wait_s += permit.waited_s
             self.telling.waited(call, permit.waited_s)
         return permit
 
-    async def _refused(self, call: Call, response: Response) -> FluenceError:
+    async def _refused(
+        self, call: Call, response: Response, permit: Permit | None
+    ) -> FluenceError:
         """What a response that is not a 200 amounts to."""
         status = response.status
         if status == 204:
@@ -227,14 +232,11 @@ class Exchange:
                 body=self.key.scrub(body.decode("utf-8", "replace"))[:2048],
             )
         error = decode_status(status, body, key=self.key, retry_after=retry_after)
-        if isinstance(error, RateLimitError) and self._limiter is not None:
-            self._pause(self._limiter, retry_after, call.retry)
+        if isinstance(error, RateLimitError) and permit is not None:
+            # what the server asks of one call, it asks of all that share the limiter
+            asked = retry_after if (retry_after or 0) <= call.retry.max_retry_after_s else None
+            permit.refused(asked, for_rate=not isinstance(error, QuotaExceededError))
         return error
-
-    def _pause(self, limiter: Limiter, retry_after: float | None, policy: RetryPolicy) -> None:
-        """What the server asks of one call, it asks of all that share the limiter."""
-        if retry_after is not None and retry_after <= policy.max_retry_after_s:
-            limiter.pause(retry_after)
 
     def _public(self, call: Call, error: TransportError) -> FluenceError:
         """A transport's error in the words of the package."""
@@ -261,7 +263,7 @@ class Exchange:
             elapsed_s=now - call.started - call.meta.limiter_wait_s,
             jitter=full_jitter,
         )
-        if wait is not None and now + wait >= call.total.at:
+        if wait is not None and now + wait >= call.total_at:
             return None
         return wait
 

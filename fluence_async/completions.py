@@ -103,12 +103,12 @@ class Completions:
     async def _ask(self, params: Mapping[str, Any]) -> ChatCompletion:
         exchange, call = self._session._prepare(params, stream=False)  # noqa: SLF001
         run = answered if call.cached is not None else Exchange.run
-        return await run(exchange, call, _Begin(exchange).whole)
+        return await run(exchange, call, _whole)
 
     async def _open_stream(self, params: Mapping[str, Any]) -> ChatStream:
         exchange, call = self._session._prepare(params, stream=True)  # noqa: SLF001
         run = answered if call.cached is not None else Exchange.run
-        return await run(exchange, call, _Begin(exchange).stream)
+        return await run(exchange, call, _stream)
 
     def stream(self, **params: Unpack[ChatParams]) -> ChatStreamContext:
         """Ask for a stream, as a context manager: `async with ….stream(...) as stream:`.
@@ -255,33 +255,28 @@ class ChatStreamContext:
         return f"<ChatStreamContext: {self._stream or 'not entered'}>"
 
 
-class _Begin:
-    """How a good response is taken over, and who is told of the end."""
+# How a good response is taken over, and who is told of the end.
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
 
-    async def whole(self, call: Call, response: Response) -> ChatCompletion:
-        exchange = self._exchange
-        body = await read_body(call, response, exchange.clock)
-        await response.aclose()
-        content_type = response.headers.get("content-type", "")
-        if not body:
-            raise APIConnectionError("the server answered 200 with an empty body")
-        if content_type and not is_json(content_type):
-            raise _wrong_type(content_type, response, body, exchange)
-        completion = decode_completion(body, key=exchange.key, keep_raw=call.keep_raw)
-        meta = call.meta
-        meta.total_s = exchange.clock() - call.started
-        vars(completion)["meta"] = meta
-        exchange.telling.finished(call, completion)
-        return completion
+async def _whole(exchange: Exchange, call: Call, response: Response) -> ChatCompletion:
+    body = await read_body(call, response, exchange.clock)
+    await response.aclose()
+    content_type = response.headers.get("content-type", "")
+    if not body:
+        raise APIConnectionError("the server answered 200 with an empty body")
+    if content_type and not is_json(content_type):
+        raise _wrong_type(content_type, response, body, exchange)
+    completion = decode_completion(body, key=exchange.key, keep_raw=call.keep_raw)
+    meta = call.meta
+    meta.total_s = exchange.clock() - call.started
+    vars(completion)["meta"] = meta
+    exchange.telling.finished(call, completion)
+    return completion
 
-    async def stream(self, call: Call, response: Response) -> ChatStream:
-        exchange = self._exchange
-        stream = ChatStream(response, call, key=exchange.key, clock=exchange.clock)
 
-        return await stream.begin(partial(exchange.telling.stream_done, call))
+async def _stream(exchange: Exchange, call: Call, response: Response) -> ChatStream:
+    stream = ChatStream(response, call, key=exchange.key, clock=exchange.clock)
+    return await stream.begin(partial(exchange.telling.stream_done, call))
 
 
 def _wrong_type(

@@ -8,6 +8,7 @@ two loops want it at once.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -185,6 +186,8 @@ class FluenceSession:
         body = encode_request(params, stream=stream)
         exchange = self._binding.get()
         call_id = os.urandom(16).hex()
+        started = exchange.clock()
+        total_s = options.timeout.total
         call = Call(
             url=self._origin.completions_url,
             headers=self._headers(options, stream=stream, call_id=call_id),
@@ -197,7 +200,8 @@ class FluenceSession:
             lane=_LANES[options.priority],
             keep_raw=options.keep_raw,
             call_id=call_id,
-            started=exchange.clock(),
+            started=started,
+            total_at=math.inf if total_s is None else started + total_s,
             meta=Meta(tags=dict(options.tags)),
             cached=self._cached(options, body.data),
         )

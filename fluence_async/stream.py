@@ -6,6 +6,7 @@ cleanly between events; everything else raises, with what had arrived in `partia
 
 This class is the sole owner of the body. Its clocks are a stamp for each read, handed to the
 transport as one deadline (a cancel scope around each read would cost four times the chunk).
+Bytes are liveness (`idle`), events are progress: a stream of pings is alive and makes none.
 While nobody reads, no clock but `total` runs.
 
 Rejected: an async generator, which can be left suspended with the connection in its hands.
@@ -223,8 +224,18 @@ class ChatStream:
                 now = self._clock()
                 if progress_at is None:
                     progress_at = now + self._progress_s
-                until = min(now + self._idle_s, progress_at, self._call.total.at)
-                await self._receive(until, progress_at)
+                until = min(now + self._idle_s, progress_at, self._call.total_at)
+                try:
+                    data = await self._response.receive(until)
+                except BodyTimeout:
+                    self._time_out(until, progress_at)
+                except BodyBroken as error:
+                    self._break_off(error)
+                    continue
+                if data:
+                    self._accept(self._decoder.feed(data))
+                else:
+                    await self._end_of_body()
         finally:
             self._reading = False
 
@@ -238,20 +249,6 @@ class ChatStream:
             raise self._error
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
-
-    async def _receive(self, until: float, progress_at: float) -> None:
-        try:
-            data = await self._response.receive(until)
-        except BodyTimeout:
-            self._time_out(until, progress_at)
-        except BodyBroken as error:
-            if not self._closed:
-                self._fail(self._broken(error), cause=error)
-            return
-        if data:
-            self._accept(self._decoder.feed(data))
-        else:
-            await self._end_of_body()
 
     def _accept(self, chunks: list[ChatCompletionChunk]) -> None:
         if not chunks:
@@ -284,7 +281,7 @@ class ChatStream:
 
     def _time_out(self, until: float, progress_at: float) -> NoReturn:
         clock: Clock
-        if until == self._call.total.at:
+        if until == self._call.total_at:
             clock, what = "total", "the answer was not whole"
         elif until == progress_at and self._progress_s != self._idle_s:
             clock, what = "progress", "the server sent no event, only pings"
@@ -298,10 +295,12 @@ class ChatStream:
             )
         )
 
-    def _broken(self, error: BodyBroken) -> FluenceError:
+    def _break_off(self, error: BodyBroken) -> None:
+        if self._closed:
+            return
         if error.undecodable:
-            return ResponseError(str(error), status_code=self._response.status)
-        return StreamInterruptedError(f"the stream was cut: {error}")
+            self._fail(ResponseError(str(error), status_code=self._response.status), cause=error)
+        self._fail(StreamInterruptedError(f"the stream was cut: {error}"), cause=error)
 
     def _fail(self, error: FluenceError, *, cause: TransportError | None = None) -> NoReturn:
         """Raise `error`, now and at every later read, with what had arrived."""

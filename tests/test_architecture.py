@@ -48,9 +48,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket caching clocks codec docstring error_bodies fold lenient_json origin"
-        " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
-        " tool_calls",
+        "answer_type bucket caching codec counter docstring error_bodies fold learning"
+        " learnt lenient_json origin partial_json rate_headers rate_limit request retry schema"
+        " secret sse surrogates tool_calls watch",
     ),
     "tools": ("tools",),
     "transports": package(

@@ -30,13 +30,12 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any, Final
 
-import msgspec
-
-from .learnt import Learnt
+from ..meta import RateLimitSnapshot
+from .learnt import Learnt, WindowSnapshot
 from .rate_limit import DOCUMENTED_LIMITS, RateLimit
 
 __all__ = ["DOCUMENTED_LIMITS", "NEVER", "Bucket", "Claim", "RateLimit", "Window", "WindowSnapshot"]
@@ -47,26 +46,6 @@ NEVER: Final = 2**63 - 1
 FRESH, HELD, SENT, DONE = range(4)
 
 _S: Final = 1_000_000_000
-
-
-class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One window at one moment.
-
-    Attributes:
-        limit: Its rate limit.
-        used: Units gone: in flight, or sent less than a period (and the margin) ago.
-        left: Units free; 0 also while more was used than the limit allows.
-        next_free_s: Seconds until one is free; None if that hangs on an answer not yet here.
-        learnt: How the server keeps it, as far as it has shown; None where nobody watches.
-    """
-
-    __module__ = "fluence_async.limiter"
-
-    limit: RateLimit
-    used: int
-    left: int
-    next_free_s: float | None
-    learnt: Learnt | None = None
 
 
 class Claim:
@@ -260,7 +239,14 @@ class Bucket:
         if claim.state == HELD:
             claim.state = SENT
 
-    def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
+    def settle(
+        self,
+        claim: Claim,
+        ub: int,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool | None = None,  # noqa: ARG002, FBT001 - for those who learn
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+    ) -> None:
         """The request had arrived by `ub`, so its units have a time of return. `costs` is what it
         came to, where that was an estimate: what was too much is given back at once, what was too
         little becomes a debt (`free` below zero)."""
@@ -284,6 +270,9 @@ class Bucket:
             claim.state = DONE
             for window in self.windows:
                 window.free += claim.costs.get(window.dimension, 0)
+
+    def refused(self, claim: Claim, now: int) -> None:
+        """The server refused it, for the rate of its requests: nothing to learn here."""
 
     def block(self, until: int) -> None:
         """Let nobody take before `until` and the margin; an earlier block is never shortened."""

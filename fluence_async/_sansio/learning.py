@@ -25,40 +25,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ..meta import RateLimitSnapshot
-from .bucket import HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
-from .learnt import Learnt
+from .bucket import HELD, NEVER, SENT, Bucket, Claim
+from .learnt import Learnt, WindowSnapshot
 from .rate_limit import RateLimit
-from .watch import Watch
+from .watch import Note, Watch
 
 __all__ = ["LearningBucket"]
 
 _S: Final = 1_000_000_000
 _REFUSED_WITHIN: Final = _S
 _MOST_TRIALS: Final = 8
-
-
-class Note:
-    """What is known of one request since its take."""
-
-    __slots__ = ("bounds", "cost", "depths", "flying", "over", "taken", "taken_at")
-
-    def __init__(
-        self,
-        taken_at: int,
-        cost: int,
-        depths: list[int],
-        over: list[Watch],
-        bounds: list[int],
-        taken: int,
-        flying: int,
-    ) -> None:
-        self.taken_at = taken_at
-        self.cost = cost
-        self.depths = depths
-        self.over = over  # whose counter might refuse it
-        self.bounds = bounds  # what the server had left for us at least, if we are alone
-        self.taken = taken  # before it
-        self.flying = flying  # beside it
 
 
 class LearningBucket(Bucket):
@@ -182,12 +158,11 @@ class LearningBucket(Bucket):
         claim: Claim,
         ub: int,
         costs: Mapping[str, int] | None = None,
-        *,
         accepted: bool | None = None,
         reports: Sequence[RateLimitSnapshot] = (),
     ) -> None:
         open_ = HELD <= claim.state <= SENT
-        super().settle(claim, ub, costs)
+        super().settle(claim, ub, costs, accepted, reports)
         if not open_ or not self.watches:
             return
         note: Note = claim.note

@@ -9,8 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from .counter import ALL_PARTS
+from .rate_limit import RateLimit
 
-__all__ = ["Learnt"]
+__all__ = ["Learnt", "WindowSnapshot"]
 
 
 class Learnt(msgspec.Struct, kw_only=True):
@@ -43,3 +44,23 @@ class Learnt(msgspec.Struct, kw_only=True):
     restore_at: int = 0
     restore_in: int = 0
     reported: bool = False
+
+
+class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One window at one moment.
+
+    Attributes:
+        limit: Its rate limit.
+        used: Units gone: in flight, or sent less than a period (and the margin) ago.
+        left: Units free; 0 also while more was used than the limit allows.
+        next_free_s: Seconds until one is free; None if that hangs on an answer not yet here.
+        learnt: How the server keeps it, as far as it has shown; None where nobody watches.
+    """
+
+    __module__ = "fluence_async.limiter"
+
+    limit: RateLimit
+    used: int
+    left: int
+    next_free_s: float | None
+    learnt: Learnt | None = None

@@ -13,16 +13,19 @@ from ..meta import RateLimitSnapshot
 
 __all__ = ["rate_limit_of", "rate_reports"]
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
-_SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")
-_PART = re.compile(f"({_NUMBER})(ms|s|m|h|d)")
+_PART = re.compile(f"({_NUMBER})(ms|s|m|h|d|)")
 _DURATION = re.compile(f"(?:{_NUMBER}(?:ms|s|m|h|d))+")
 _EPOCH_FROM = 1e9  # as seconds from now it would be thirty years
 _PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
-_SUFFIXES: dict[str, float | None] = {"-requests": None, "": None}
-_SUFFIXES |= {f"-requests-{name}": period for name, period in _PERIODS.items()}
-_SUFFIXES |= {f"-{name}": period for name, period in _PERIODS.items()}
+_NAMES: dict[str, float | None] = {"-requests": None, "": None}
+_NAMES |= {f"-requests-{name}": period for name, period in _PERIODS.items()}
+_NAMES |= {f"-{name}": period for name, period in _PERIODS.items()}
+_HEADERS = [
+    (f"x-ratelimit-limit{name}", f"x-ratelimit-remaining{name}", f"x-ratelimit-reset{name}", period)
+    for name, period in _NAMES.items()
+]
 _IETF_ITEM = re.compile(r'\s*"?[A-Za-z0-9_.-]*"?((?:\s*;\s*[a-z]+=[0-9]{1,15})+)\s*')
 _IETF_PARAMETER = re.compile(r"([a-z]+)=([0-9]{1,15})")
 
@@ -52,19 +55,16 @@ def rate_reports(headers: Mapping[str, str], *, now: float) -> list[RateLimitSna
         now: The wall clock, in seconds: some name the time of a reset.
     """
     found = []
-    for suffix, period_s in _SUFFIXES.items():
-        remaining = headers.get(f"x-ratelimit-remaining{suffix}")
-        if remaining is None:
-            continue
-        reset = headers.get(f"x-ratelimit-reset{suffix}", "")
-        limit = headers.get(f"x-ratelimit-limit{suffix}", "")
-        found.append(_report(_count(limit), _count(remaining), _seconds(reset), period_s, now))
+    for limit, remaining, reset, period_s in _HEADERS:
+        if (said := headers.get(remaining)) is not None:
+            count, seconds = _count(headers.get(limit, "")), _seconds(headers.get(reset, ""))
+            found.append(_report(count, _count(said), seconds, period_s, now))
     if not found and "ratelimit" in headers:
         found = _ietf(headers["ratelimit"], headers.get("ratelimit-policy", ""), now)
-    elif not found and "ratelimit-remaining" in headers:
-        limit, reset = headers.get("ratelimit-limit", ""), headers.get("ratelimit-reset", "")
-        remaining = headers["ratelimit-remaining"]
-        found.append(_report(_count(limit), _count(remaining), _seconds(reset), None, now))
+    elif not found and (said := headers.get("ratelimit-remaining")) is not None:
+        count = _count(headers.get("ratelimit-limit", ""))
+        seconds = _seconds(headers.get("ratelimit-reset", ""))
+        found.append(_report(count, _count(said), seconds, None, now))
     return [report for report in found if report is not None]
 
 
@@ -114,8 +114,6 @@ def _count(text: str) -> int | None:
 
 
 def _seconds(text: str) -> float | None:
-    if _SECONDS.fullmatch(text):
-        return float(text)
     if (part := _PART.fullmatch(text)) is not None:
         return float(part[1]) * _UNITS[part[2]]
     if _DURATION.fullmatch(text):

@@ -7,7 +7,7 @@ error that names the value, the limit and the way out. What only a newer server 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -51,10 +51,8 @@ def encode_request(params: Mapping[str, Any], *, stream: bool) -> RequestBody:
         raise TypeError(f"extra_body must be a mapping, not {type(extra).__name__}")
     _check_model(body.get("model"))
     body["messages"] = _messages(body.get("messages"))
-    _check_range(body, "temperature", 0, 2)
-    _check_range(body, "top_p", 0, 1)
-    for name in ("max_tokens", "max_completion_tokens", "n"):
-        _check_count(body, name)
+    for name in _CHECKS.keys() & body.keys():
+        _CHECKS[name](name, body[name])
     if stream:
         body["stream"] = True
         body.setdefault("stream_options", {"include_usage": True})
@@ -84,8 +82,8 @@ def _check_model(model: Any) -> None:
 def _messages(messages: Any) -> Sequence[Any]:
     if messages is None:
         raise TypeError("messages is missing: pass a str or a list of messages")
-    if isinstance(messages, str):
-        return _messages([Message(role="user", content=messages)] if messages else [])
+    if isinstance(messages, str) and messages:
+        return [Message(role="user", content=messages)]
     if not isinstance(messages, Sequence):
         raise TypeError(
             f"messages must be a str or a list of messages, not {type(messages).__name__}"
@@ -113,24 +111,30 @@ def _check_message(position: int, message: Any) -> None:
         )
 
 
-def _check_range(body: dict[str, Any], name: str, low: float, high: float) -> None:
-    value = body.get(name)
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}={value!r}: must be a number from {low} to {high}")
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value!r}: must be from {low} to {high}")
+def _check_range(low: float, high: float) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name}={value!r}: must be a number from {low} to {high}")
+        if not low <= value <= high:
+            raise ValueError(f"{name}={value!r}: must be from {low} to {high}")
+
+    return check
 
 
-def _check_count(body: dict[str, Any], name: str) -> None:
-    value = body.get(name)
-    if value is None:
-        return
+def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}={value!r}: must be a whole number, 1 or more")
     if value < 1:
         raise ValueError(f"{name}={value}: must be 1 or more; leave it out for no limit")
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    "temperature": _check_range(0, 2),
+    "top_p": _check_range(0, 1),
+    "max_tokens": _check_count,
+    "max_completion_tokens": _check_count,
+    "n": _check_count,
+}
 
 
 def _encode(body: dict[str, Any]) -> bytes:

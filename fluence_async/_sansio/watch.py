@@ -18,7 +18,7 @@ from .bucket import NEVER, Window
 from .counter import ALL_PARTS, CounterGuard
 from .learnt import Learnt
 
-__all__ = ["Watch"]
+__all__ = ["Note", "Watch"]
 
 
 class Watch:
@@ -188,3 +188,27 @@ class Watch:
         learnt.withheld -= step
         self.window.free += step
         learnt.restore_at = now + learnt.restore_in
+
+
+class Note:
+    """What is known of one request since its take."""
+
+    __slots__ = ("bounds", "cost", "depths", "flying", "over", "taken", "taken_at")
+
+    def __init__(
+        self,
+        taken_at: int,
+        cost: int,
+        depths: list[int],
+        over: list[Watch],
+        bounds: list[int],
+        taken: int,
+        flying: int,
+    ) -> None:
+        self.taken_at = taken_at
+        self.cost = cost
+        self.depths = depths
+        self.over = over  # whose counter might refuse it
+        self.bounds = bounds  # what the server had left for us at least, if we are alone
+        self.taken = taken  # before it
+        self.flying = flying  # beside it

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from enum import Enum, auto
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -27,13 +26,8 @@ _ERRORS = (TransportError, aiohttp.ClientError, HttpProcessingError, RuntimeErro
 read from any more."""
 
 
-class _State(Enum):
-    """Of a body."""
-
-    OPEN = auto()
-    READING = auto()
-    ENDED = auto()
-    CLOSED = auto()
+# The states of a body. No Enum: its members cost a read more than the read's own questions.
+_OPEN, _READING, _ENDED, _CLOSED = range(4)
 
 
 class AiohttpResponse:
@@ -53,7 +47,7 @@ class AiohttpResponse:
         self._answer = answer
         self._content = answer.content
         self._line = line
-        self._state = _State.OPEN
+        self._state = _OPEN
         self._watchdog = watchdog
         self.deadline = math.inf
         watchdog.watch(self)
@@ -62,35 +56,35 @@ class AiohttpResponse:
 
     async def receive(self, deadline: float) -> bytes:
         """The next bytes of the body; see `Response.receive`."""
-        if self._state is not _State.OPEN:
+        if self._state is not _OPEN:
             return self._not_open()
         self.deadline = deadline
         if deadline < self._watchdog.wakes_at:
             self._watchdog.wake_at(deadline)
-        self._state = _State.READING
+        self._state = _READING
         try:
             data = await self._content.readany()
         except _ERRORS as error:
             data = self._left_over(error)
         finally:
             self.deadline = math.inf
-            if self._state is _State.READING:
-                self._state = _State.OPEN
+            if self._state is _READING:
+                self._state = _OPEN
         if not data:
             self._end()
         return data
 
     def _not_open(self) -> bytes:
-        if self._state is _State.ENDED:
+        if self._state is _ENDED:
             return b""
-        if self._state is _State.READING:
+        if self._state is _READING:
             raise RuntimeError("another task is receiving from this response")
         raise BodyBroken(f"the body from {authority(self._url)} was closed")
 
     def _left_over(self, error: Exception) -> bytes:
         """What had arrived before the body broke; once there is nothing left, the error."""
         failure = error if isinstance(error, TransportError) else self._broken(error)
-        if self._state is _State.READING:  # and was not closed meanwhile
+        if self._state is _READING:  # and was not closed meanwhile
             self._content.set_exception(None)  # type: ignore[arg-type]
             data = self._content.read_nowait()
             self._content.set_exception(failure)
@@ -105,7 +99,7 @@ class AiohttpResponse:
         if lost_by is not None and not {"content-length", "transfer-encoding"} & set(self.headers):
             self._close()
             raise self._broken(lost_by)
-        self._state = _State.ENDED
+        self._state = _ENDED
         self._let_go()
 
     def _broken(self, error: BaseException) -> BodyBroken:
@@ -138,8 +132,8 @@ class AiohttpResponse:
         self._close()
 
     def _close(self) -> None:
-        if self._state is not _State.ENDED:
-            self._state = _State.CLOSED
+        if self._state is not _ENDED:
+            self._state = _CLOSED
         self._let_go()
         if self._answer.connection is not None:  # else it went back to the pool, or is closed
             self._line.transport.abort()

@@ -32,7 +32,7 @@ def read_head(url: str, status: int, raw: Sequence[tuple[bytes, bytes]]) -> dict
     Raises:
         ProtocolViolated: The head is one that no HTTP client may accept.
     """
-    headers = {str(name, "latin-1").lower(): str(value, "latin-1") for name, value in raw}
+    headers = {_name(name): str(value, "latin-1") for name, value in raw}
     if len(headers) < len(raw):
         headers = _joined(raw)
     if status == 101:
@@ -44,10 +44,15 @@ def read_head(url: str, status: int, raw: Sequence[tuple[bytes, bytes]]) -> dict
     return headers
 
 
+@lru_cache(maxsize=256)
+def _name(name: bytes) -> str:
+    return str(name, "latin-1").lower()
+
+
 def _joined(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, list[str]] = {}
     for name, value in raw:
-        headers.setdefault(str(name, "latin-1").lower(), []).append(str(value, "latin-1"))
+        headers.setdefault(_name(name), []).append(str(value, "latin-1"))
     return {name: ", ".join(values) for name, values in headers.items()}
 
 

@@ -105,7 +105,12 @@ def drawn(text: str, *, width: int = 80, height: int = 24, size: int = 7) -> tup
                 view.show(text[i : i + size])
                 await asyncio.sleep(0.5)
 
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with (
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        # A frame that took long is followed by a longer pause: here none takes any time.
+        patch.setattr("fluence_async.cli.drawn.time.perf_counter", lambda: 0.0)
         runner.run(draw())
     assert isinstance(console.file, io.StringIO)
     written = console.file.getvalue()
