@@ -208,9 +208,7 @@ class Exchange:
             self.telling.waited(call, permit.waited_s)
         return permit
 
-    async def _refused(
-        self, call: Call, response: Response, permit: Permit | None
-    ) -> FluenceError:
+    async def _refused(self, call: Call, response: Response, permit: Permit | None) -> FluenceError:
         """What a response that is not a 200 amounts to."""
         status = response.status
         if status == 204:

@@ -52,7 +52,10 @@ class Ours:
                 bucket.refused(claim, now)
         else:
             bucket.settle(claim, now)
-        if not verdict.accepted and 0 < (pause := float(verdict.headers.get("retry-after", 0))) <= 60:
+        if (
+            not verdict.accepted
+            and 0 < (pause := float(verdict.headers.get("retry-after", 0))) <= 60
+        ):
             bucket.block(now + int(pause * S))
 
     def retry_s(self, attempt: int, verdict: Verdict, chance: Random) -> float:

@@ -244,7 +244,7 @@ class Bucket:
         claim: Claim,
         ub: int,
         costs: Mapping[str, int] | None = None,
-        accepted: bool | None = None,  # noqa: ARG002, FBT001 - for those who learn
+        accepted: bool | None = None,  # noqa: ARG002 - for those who learn
         reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
     ) -> None:
         """The request had arrived by `ub`, so its units have a time of return. `costs` is what it

@@ -21,7 +21,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["ALL_PARTS", "CounterGuard"]
+__all__ = ["ALL_PARTS", "CounterGuard", "History"]
 
 PARTS: Final = 64
 _MANY: Final = 512
@@ -29,55 +29,68 @@ _STRETCHES: Final = 256
 ALL_PARTS: Final = 2**PARTS - 1
 
 
+class History:
+    """When the requests of the last while arrived, as far as that is known, in order.
+
+    Attributes:
+        lasts: By when each had arrived, in ns.
+        counted: The same of those that were accepted.
+        firsts: And when these were taken.
+    """
+
+    __slots__ = ("counted", "firsts", "lasts")
+
+    def __init__(self) -> None:
+        self.lasts: list[int] = []
+        self.counted: list[int] = []
+        self.firsts: list[int] = []
+
+    def note(self, first: int, last: int, counted: bool) -> None:
+        """A request arrived somewhen from `first` to `last`, and was surely counted or not."""
+        lasts, firsts = self.lasts, self.firsts
+        if counted and (not lasts or (lasts[-1] <= last and (not firsts or firsts[-1] <= first))):
+            lasts.append(last)  # in order, as mostly
+            self.counted.append(last)
+            firsts.append(first)
+            return
+        insort(lasts, last)
+        if counted:
+            insort(self.counted, last)
+            insort(firsts, first)
+
+    def forget(self, before: int) -> None:
+        """Drop what arrived before that."""
+        if self.lasts and self.lasts[0] < before:
+            del self.lasts[: bisect_left(self.lasts, before)]
+            gone = bisect_left(self.counted, before)
+            del self.counted[:gone], self.firsts[:gone]
+
+
 class CounterGuard:
     """What one window knows of a counter.
 
     Args:
         period: Of the window, in ns.
+        history: Of all windows.
         parts: The alignments that are not refuted, as bits.
     """
 
-    __slots__ = ("_counted", "_firsts", "_lasts", "_tight", "parts", "period")
+    __slots__ = ("_history", "_tight", "parts", "period")
 
-    def __init__(self, period: int, parts: int = ALL_PARTS) -> None:
+    def __init__(self, period: int, history: History, parts: int = ALL_PARTS) -> None:
         self.period = period
         self.parts = parts
+        self._history = history
         self._tight = 0  # an alignment that was against the last request that had to wait
-        self._lasts: list[int] = []  # by when each request had arrived, in order
-        self._counted: list[int] = []  # the same of those that were accepted
-        self._firsts: list[int] = []  # and when these were taken, in order
 
-    @property
-    def known(self) -> int:
+    def known(self, now: int) -> int:
         """How many it may still count, besides those in flight."""
-        return len(self._lasts)
-
-    def note(self, first: int, last: int, *, counted: bool) -> None:
-        """A request arrived somewhen from `first` to `last`, and was surely counted or not."""
-        lasts = self._lasts
-        if lasts and last < lasts[-1]:
-            insort(lasts, last)
-        else:
-            lasts.append(last)
-        if counted:
-            insort(self._counted, last)
-            insort(self._firsts, first)
-
-    def forget(self, now: int) -> None:
-        """Drop what no alignment counts any more."""
-        old = now - 2 * self.period
-        if self._lasts and self._lasts[0] < old:
-            del self._lasts[: bisect_left(self._lasts, old)]
-            gone = bisect_left(self._counted, old)
-            del self._counted[:gone], self._firsts[:gone]
+        lasts = self._history.lasts
+        return len(lasts) - bisect_left(lasts, now - 2 * self.period)
 
     def free_at(self, now: int, taken: int, limit: int) -> int:
         """When one more may go, with `taken` in flight and itself: 0 for now."""
-        lasts = self._lasts
-        if not self.parts or len(lasts) + taken <= limit:
-            return 0
-        self.forget(now)
-        if len(lasts) + taken <= limit:
+        if not self.parts or self.known(now) + taken <= limit:
             return 0
         if self._tight:  # mostly what was against it is still against it
             at = now - (now - self._tight) % self.period
@@ -91,7 +104,7 @@ class CounterGuard:
 
     def _against(self, begin: int, end: int, now: int, taken: int, limit: int) -> int:
         """When no alignment from `begin` to `end` is against it any more; 0 if none is now."""
-        lasts, period = self._lasts, self.period
+        lasts, period = self._history.lasts, self.period
         within = taken + len(lasts) - bisect_left(lasts, begin)
         before = bisect_left(lasts, end) - bisect_left(lasts, begin - period)
         # within + before · (1 − (now − end) / period) ≤ limit, in whole numbers
@@ -104,17 +117,16 @@ class CounterGuard:
     def _worst(self, now: int) -> Iterator[tuple[int, int]]:
         """The alignments at which the sum can be greatest; of very many requests, stretches of
         alignments, each of them taken for as bad as its ends together."""
-        period, lasts = self.period, self._lasts
-        old = now - period
-        if len(lasts) > _MANY:
+        period, lasts = self.period, self._history.lasts
+        if self.known(now) > _MANY:
             for k in range(_STRETCHES):
                 if self.parts >> (k * PARTS // _STRETCHES) & 1:
                     end = now - (now - -(-(k + 1) * period // _STRETCHES) + 1) % period
                     yield end - period // _STRETCHES - 1, end
             return
-        middle = bisect_right(lasts, old)
-        for last in lasts[:middle]:
-            if last + period > old and self._is_open(last + period):
+        middle = bisect_right(lasts, now - period)
+        for last in lasts[bisect_right(lasts, now - 2 * period) : middle]:
+            if self._is_open(last + period):
                 yield last + period, last + period
         for last in lasts[middle : bisect_right(lasts, now)]:
             if self._is_open(last):
@@ -141,7 +153,8 @@ class CounterGuard:
 
     def _least(self, part: int, first: int, last: int) -> float:
         """The least that a counter aligned in this part can have counted, with this request."""
-        period, counted, firsts = self.period, self._counted, self._firsts
+        period = self.period
+        counted, firsts = self._history.counted, self._history.firsts
         begin = part * period // PARTS
         begin = last - (last - begin) % period
         end = begin + period // PARTS + 1

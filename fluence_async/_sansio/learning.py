@@ -20,12 +20,13 @@ like, less those that it may have counted after it said so. Then there is nothin
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ..meta import RateLimitSnapshot
 from .bucket import HELD, NEVER, SENT, Bucket, Claim
+from .counter import History
 from .learnt import Learnt, WindowSnapshot
 from .rate_limit import RateLimit
 from .watch import Note, Watch
@@ -35,6 +36,7 @@ __all__ = ["LearningBucket"]
 _S: Final = 1_000_000_000
 _REFUSED_WITHIN: Final = _S
 _MOST_TRIALS: Final = 8
+_MANY: Final = 1024
 
 
 class LearningBucket(Bucket):
@@ -47,54 +49,92 @@ class LearningBucket(Bucket):
     """
 
     __slots__ = (
-        "_pause", "_proven_at", "_settled", "_strict", "_taken", "_taught_at", "_trials", "_unsure",
+        "_history",
+        "_memory",
+        "_pause", "_proven_at",
+        "_quiet", "_settled", "_strict", "_taken", "_taught_at", "_trials", "_unsure",
+        "_withholds",
+        "_young",
         "watches",
     )  # fmt: skip
 
-    def __init__(self, limits: Iterable[RateLimit], *, strict: bool = False, **options: float) -> None:
+    def __init__(
+        self, limits: Iterable[RateLimit], *, strict: bool = False, **options: float
+    ) -> None:
         self.watches: tuple[Watch, ...] = ()
         self._strict = strict
+        self._history = History()
+        self._young: deque[int] = deque(maxlen=_MANY)  # when the last ones were taken
         self._taken = self._settled = 0
         self._unsure: OrderedDict[Claim, None] = OrderedDict()
         self._trials = 1
         self._taught_at = -1
         self._proven_at = -1
         self._pause = 0
+        self._withholds = False
         super().__init__(limits, **options)  # type: ignore[arg-type]
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
         super().tighten(limits, now)
         known = {watch.window: watch for watch in self.watches}
         self.watches = tuple(
-            known.get(window) or Watch(window, Learnt())
+            known.get(window) or Watch(window, Learnt(), self._history)
             for window in sorted(self.windows, key=lambda window: window.hold)
             if window.dimension == "requests"
         )
         for watch in self.watches:
             watch.narrow()
+        self._retune()
+        self._memory = 2 * max((watch.window.hold for watch in self.watches), default=0)
 
     # ─── taking ───────────────────────────────────────────────────────────────────────────
 
     def take(self, claim: Claim, now: int, lane: int = 0) -> int:
         costs = claim.costs
-        for watch in self.watches:
-            if watch.learnt.withheld and now >= watch.learnt.restore_at:
-                watch.restore(now)
+        watches = self.watches
+        if self._withholds:
+            self._restore(now)
         if wake := self._due(costs, now, lane):
             return self._restored_at(wake)
         cost = costs["requests"]
+        flying = self._taken - self._settled
         over: list[Watch] = []
-        if wake := self._guarded(cost, now, over):
+        loud = 4 * (len(self._history.lasts) + flying + cost) > self._quiet and any(
+            not watch.is_quiet(flying + cost, now) for watch in watches
+        )
+        if loud and (wake := self._guarded(flying, cost, now, over)):
             return wake
-        taken = self._taken
         self._subtract(claim)
         self._taken += cost
-        depths = [watch.take(cost, now) for watch in self.watches]
-        bounds = [watch.bound(depth) for watch, depth in zip(self.watches, depths, strict=True)]
-        claim.note = Note(now, cost, depths, over, bounds, taken, taken - self._settled)
-        if over or self._untried(depths):
+        self._young.append(now)
+        for watch in watches:
+            begun = watch.begun
+            watch.begun = (begun if begun > now else now) + cost * watch.gap
+        claim.note = self._note(flying, cost, now, over) if loud else now
+        if loud and (over or self._is_deep(claim.note)):
             self._unsure[claim] = None
         return 0
+
+    def _retune(self) -> None:
+        """What a take need not think about depends on what was learnt."""
+        bursts = [0 if watch.learnt.reported else watch.learnt.burst for watch in self.watches]
+        self._quiet = 3 * min(bursts, default=0)
+
+    def _note(self, flying: int, cost: int, now: int, over: list[Watch]) -> Note:
+        for watch in self.watches:
+            watch.credit = max(0, watch.credit - cost)
+        depths = [watch.depth(now) for watch in self.watches]
+        bounds = [
+            watch.bound(depth, flying + cost, now)
+            for watch, depth in zip(self.watches, depths, strict=True)
+        ]
+        return Note(now, depths, over, bounds, self._taken - cost, flying)
+
+    def _restore(self, now: int) -> None:
+        for watch in self.watches:
+            if watch.learnt.withheld and now >= watch.learnt.restore_at:
+                watch.restore(now)
+        self._withholds = any(watch.learnt.withheld for watch in self.watches)
 
     def _restored_at(self, wake: int) -> int:
         """If a settle decides, a unit that is given back may as well."""
@@ -104,40 +144,46 @@ class LearningBucket(Bucket):
                     wake = min(wake, watch.learnt.restore_at)
         return wake
 
-    def _guarded(self, cost: int, now: int, over: list[Watch]) -> int:
+    def _guarded(self, flying: int, cost: int, now: int, over: list[Watch]) -> int:
         """When nothing that is learnt, or not yet, is against it. Fills `over`."""
-        wake, deeper = self._hindered(cost, now, over)
+        wake, deeper = self._hindered(flying, cost, now, over)
         if not wake and not deeper and not over:
             return 0
         if self._unsure:
             self._believe(now)
             over.clear()
-            wake, deeper = self._hindered(cost, now, over)
+            wake, deeper = self._hindered(flying, cost, now, over)
         if wake:
-            return self._sooner(wake)
+            return self._sooner(min(wake, self._aging()))
         trials = len(self._unsure)
         tried = [watch for watch in over if not watch.credit]
         if tried and (deeper or self._strict or trials >= self._trials):
-            later = max(watch.counter_free_at(cost, now) for watch in tried)
+            later = max(watch.counter_free_at(flying + cost, now) for watch in tried)
             return later if self._strict else self._sooner(later)
         return self._sooner(NEVER) if deeper and trials else 0
 
-    def _hindered(self, cost: int, now: int, over: list[Watch]) -> tuple[int, bool]:
+    def _hindered(self, flying: int, cost: int, now: int, over: list[Watch]) -> tuple[int, bool]:
         """When it may go, and whether it would be a try of a deeper burst."""
         wake, deeper = 0, False
+        while self._young and self._young[0] + _REFUSED_WITHIN <= now:
+            self._young.popleft()
         for watch in self.watches:
-            free_at = watch.burst_free_at(cost, now)
+            free_at = watch.burst_free_at(flying, len(self._young), cost, now)
             if free_at and not watch.credit:
-                if watch.may_retry_burst(now) and not watch.burst_free_at(cost - 1, now):
+                if watch.may_retry_burst(now) and not watch.burst_free_at(flying, len(self._young), cost - 1, now):
                     deeper = True
                 else:
                     wake = max(wake, free_at)
-            free_at = watch.counter_free_at(cost, now)
+            free_at = watch.counter_free_at(flying + cost, now)
             if free_at:
                 if watch.learnt.counter and not watch.credit:
                     wake = max(wake, free_at)
                 over.append(watch)
         return wake, deeper
+
+    def _aging(self) -> int:
+        """When the youngest in flight are no longer young."""
+        return self._young[0] + _REFUSED_WITHIN if self._young else NEVER
 
     def _sooner(self, wake: int) -> int:
         """A request that is no longer unsure may change things before that."""
@@ -145,11 +191,11 @@ class LearningBucket(Bucket):
             return wake
         return min(wake, next(iter(self._unsure)).note.taken_at + _REFUSED_WITHIN)
 
-    def _untried(self, depths: list[int]) -> bool:
-        for watch, depth in zip(self.watches, depths, strict=True):
-            if depth > watch.learnt.proven:
-                return True
-        return False
+    def _is_deep(self, note: Note) -> bool:
+        return any(
+            depth > watch.learnt.proven
+            for watch, depth in zip(self.watches, note.depths, strict=True)
+        )
 
     # ─── what becomes of it ───────────────────────────────────────────────────────────────
 
@@ -165,31 +211,45 @@ class LearningBucket(Bucket):
         super().settle(claim, ub, costs, accepted, reports)
         if not open_ or not self.watches:
             return
-        note: Note = claim.note
-        self._settled += note.cost
-        for watch in self.watches:
-            watch.settle(note.cost, note.taken_at, ub, accepted=accepted)
+        note = claim.note
+        cost = claim.costs["requests"]
+        self._settled += cost
+        if accepted is False:
+            for watch in self.watches:
+                watch.begun -= cost * watch.gap
+        else:
+            for watch in self.watches:
+                tat = watch.tat
+                watch.tat = (max(ub, tat)) + cost * watch.gap
+        quiet = type(note) is int
+        history = self._history
+        first = note if quiet else note.taken_at
+        for _ in range(cost):
+            history.note(first, ub, accepted is True)
+        if history.lasts[0] < ub - self._memory:
+            history.forget(ub - self._memory)
         if accepted is None:
             return
         if self._unsure:
-            self._sure(claim)
-        if accepted:
+            self._unsure.pop(claim, None)
+        if accepted and quiet:
+            self._proven_at = max(self._proven_at, note)
+            self._pause = 0
+        elif accepted:
             self._accept(note, ub)
             if reports:
-                self._read(note, ub, reports)
+                self._read(note, cost, ub, reports)
+                self._retune()
 
     def release(self, claim: Claim, now: int) -> None:
         held = claim.state == HELD
         super().release(claim, now)
         if held and self.watches:
-            note: Note = claim.note
-            self._taken -= note.cost
+            cost = claim.costs["requests"]
+            self._taken -= cost
             for watch in self.watches:
-                watch.give_back(note.cost)
-            self._sure(claim)
-
-    def _sure(self, claim: Claim) -> None:
-        self._unsure.pop(claim, None)
+                watch.begun -= cost * watch.gap
+            self._unsure.pop(claim, None)
 
     def _accept(self, note: Note, ub: int) -> None:
         self._proven_at = max(self._proven_at, note.taken_at)
@@ -198,6 +258,7 @@ class LearningBucket(Bucket):
             for watch, depth in zip(self.watches, note.depths, strict=True):
                 if depth > watch.learnt.proven:
                     watch.prove(depth)
+                    self._retune()
         for watch in note.over:
             watch.refute(note.taken_at, ub)
             self._trials = 1 if watch.learnt.reported else min(2 * self._trials, _MOST_TRIALS)
@@ -213,8 +274,12 @@ class LearningBucket(Bucket):
 
     def refused(self, claim: Claim, now: int) -> None:
         """The server refused it, for the rate of its requests: learn from it, once per salvo."""
-        note: Note = claim.note
-        if not self.watches or note.taken_at <= self._taught_at:
+        if not self.watches:
+            return
+        note = claim.note
+        if type(note) is int:
+            note = Note(note, [0] * len(self.watches), [], [], 0, 0)
+        if note.taken_at <= self._taught_at:
             return
         self._taught_at = now
         if self._proven_at < 0:
@@ -229,9 +294,11 @@ class LearningBucket(Bucket):
             for watch, depth in pairs:
                 if watch.too_deep(depth, surely=surely):
                     watch.shrink(depth, now)
+                    self._retune()
                     return
         fullest = min(self.watches, key=lambda watch: watch.window.free / watch.limit)
         fullest.withhold(now)
+        self._withholds = True
         self._hold_back(now)
 
     def _hold_back(self, now: int) -> None:
@@ -241,7 +308,7 @@ class LearningBucket(Bucket):
 
     # ─── what the server says itself ──────────────────────────────────────────────────────
 
-    def _read(self, note: Note, now: int, reports: Sequence[RateLimitSnapshot]) -> None:
+    def _read(self, note: Note, cost: int, now: int, reports: Sequence[RateLimitSnapshot]) -> None:
         """Take what remains at the server as credit, less what it may have counted since."""
         for report in reports:
             watch = self._meant(report)
@@ -250,7 +317,7 @@ class LearningBucket(Bucket):
             remaining = min(report.remaining, watch.limit)
             number = self.watches.index(watch)
             depth = note.depths[number]
-            since = self._taken - note.taken - note.cost
+            since = self._taken - note.taken - cost
             drained = (now - note.taken_at) // watch.gap + 1  # on its way, at most
             reach = remaining + max(1, depth - note.flying - drained)
             if watch.learnt.reported:
@@ -293,4 +360,5 @@ class LearningBucket(Bucket):
         self.watches = ()
         heir._unsure = OrderedDict()
         heir._settled = heir._taken
+        heir._young = deque(maxlen=_MANY)
         return heir

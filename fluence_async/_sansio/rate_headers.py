@@ -104,9 +104,7 @@ def _report(
         return None
     if reset_s is not None and reset_s >= _EPOCH_FROM:
         reset_s = max(0.0, (reset_s / 1000 if reset_s >= 1e12 else reset_s) - now)
-    return RateLimitSnapshot(
-        limit=limit, remaining=remaining, reset_s=reset_s, period_s=period_s
-    )
+    return RateLimitSnapshot(limit=limit, remaining=remaining, reset_s=reset_s, period_s=period_s)
 
 
 def _count(text: str) -> int | None:

@@ -15,7 +15,7 @@ arrivals do.
 from __future__ import annotations
 
 from .bucket import NEVER, Window
-from .counter import ALL_PARTS, CounterGuard
+from .counter import ALL_PARTS, CounterGuard, History
 from .learnt import Learnt
 
 __all__ = ["Note", "Watch"]
@@ -29,21 +29,21 @@ class Watch:
         learnt: What is known for good.
         counter: What a sliding counter would say.
         credit: How many more the server takes at least, by what it said itself.
-        flying: Units in flight.
+        tat: When all that has arrived would be drained at the limit's pace, in ns.
+        begun: The same of all that was taken, by the times of the takes.
         gap: Between two units at the limit's pace, in ns.
     """
 
-    __slots__ = ("_begun", "_tat", "counter", "credit", "flying", "gap", "learnt", "window")
+    __slots__ = ("begun", "counter", "credit", "gap", "learnt", "tat", "window")
 
-    def __init__(self, window: Window, learnt: Learnt) -> None:
+    def __init__(self, window: Window, learnt: Learnt, history: History) -> None:
         self.window = window
         self.learnt = learnt
-        self.counter = CounterGuard(window.hold, learnt.alignments)
+        self.counter = CounterGuard(window.hold, history, learnt.alignments)
         self.credit = 0
-        self.flying = 0
         self.gap = -(-window.hold // window.rate.limit)
-        self._tat = 0
-        self._begun = 0  # the same, by the times of the takes
+        self.tat = 0
+        self.begun = 0
 
     @property
     def limit(self) -> int:
@@ -52,7 +52,7 @@ class Watch:
 
     def begin_anew(self) -> None:
         """In another process: what is in flight belongs to the one before."""
-        self.flying = self.credit = 0
+        self.credit = 0
         self.window.free += self.learnt.withheld
         self.learnt.withheld = 0
 
@@ -61,38 +61,46 @@ class Watch:
         self.gap = -(-self.window.hold // self.limit)
         self.learnt.burst = min(self.learnt.burst, self.limit)
 
-    def burst_free_at(self, cost: int, now: int) -> int:
-        """When the burst allows it: 0 for now, NEVER if a settle decides."""
+    def burst_free_at(self, flying: int, young: int, cost: int, now: int) -> int:
+        """When the burst allows it: 0 for now, NEVER if a settle decides. If more are in flight
+        than the `young`, their headers are slow: they arrived long ago, when they were sent."""
         burst = self.learnt.burst
         if burst >= self.limit:
             return 0
-        over = self.flying + cost - burst
+        if flying > young:
+            at = self.begun + (cost - burst) * self.gap
+            return at if at > now else 0
+        over = flying + cost - burst
         if over > 0:
-            return NEVER if self.flying else 0  # alone, even the largest cost may try
-        at = self._tat + over * self.gap
+            return NEVER if flying else 0  # alone, even the largest cost may try
+        at = self.tat + over * self.gap
         return at if at > now else 0
 
-    def counter_free_at(self, cost: int, now: int) -> int:
+    def counter_free_at(self, taken: int, now: int) -> int:
         """When no sliding counter could refuse it: 0 for now."""
         if not self.learnt.alignments:
             return 0
-        return self.counter.free_at(now, self.flying + cost, self.limit)
+        return self.counter.free_at(now, taken, self.limit)
 
     def may_retry_burst(self, now: int) -> bool:
         """Whether it is time to try a burst of one more."""
         learnt = self.learnt
         return learnt.ended and not learnt.reported and now >= learnt.retry_burst_at
 
-    def take(self, cost: int, now: int) -> int:
-        """A request is on its way. Returns how deep it goes."""
-        self.flying += cost
-        if self.credit:
-            self.credit = max(0, self.credit - cost)
-        begun = self._begun
-        self._begun = (begun if begun > now else now) + cost * self.gap
-        return -((now - self._begun) // self.gap)
+    def depth(self, now: int) -> int:
+        """How deep the request that was just taken goes."""
+        return -((now - self.begun) // self.gap)
 
-    def bound(self, depth: int) -> int:
+    def is_quiet(self, taken: int, now: int) -> bool:
+        """Whether so many in flight are nothing that any server could mind, by what is known,
+        and nothing that teaches anything."""
+        learnt = self.learnt
+        if learnt.reported:
+            return False
+        known = self.counter.known(now) + taken
+        return 4 * known <= 3 * learnt.burst or learnt.burst >= self.limit >= known
+
+    def bound(self, depth: int, flying: int, now: int) -> int:
         """How many more the server takes at least, after one of this depth, whatever it counts
         like, if nobody else uses the key; below zero if that is not known."""
         learnt = self.learnt
@@ -100,7 +108,7 @@ class Watch:
             return -1
         bound = min(self.window.free, learnt.burst - depth)
         if learnt.alignments:
-            bound = min(bound, self.limit - self.counter.known - self.flying)
+            bound = min(bound, self.limit - self.counter.known(now) - flying)
         return bound
 
     def concede(self, units: int, reset_s: float | None, now: int) -> None:
@@ -110,22 +118,6 @@ class Watch:
             hold = min(hold, round(reset_s * 1e9) + hold // 1000)
         self.window.free -= units
         self.window.put(now + hold, units)
-
-    def give_back(self, cost: int) -> None:
-        """It never left this machine."""
-        self.flying -= cost
-        self._begun -= cost * self.gap
-
-    def settle(self, cost: int, first: int, last: int, *, accepted: bool | None) -> None:
-        """It arrived somewhen from `first` to `last`; None: who knows what became of it."""
-        self.flying -= cost
-        if accepted is not False:
-            self._tat = (self._tat if self._tat > last else last) + cost * self.gap
-        else:
-            self._begun -= cost * self.gap
-        if self.learnt.alignments:
-            for _ in range(cost):
-                self.counter.note(first, last, counted=accepted is True)
 
     def prove(self, depth: int) -> None:
         """The server took a burst of so many."""
@@ -161,13 +153,15 @@ class Watch:
     def shrink(self, depth: int, now: int) -> None:
         """A burst of `depth` was refused."""
         learnt = self.learnt
-        learnt.burst = max(1, min(learnt.proven, learnt.burst) if depth > learnt.proven else depth * 3 // 4)
+        learnt.burst = max(
+            1, min(learnt.proven, learnt.burst) if depth > learnt.proven else depth * 3 // 4
+        )
         learnt.proven = learnt.burst
         learnt.retry_burst_in = 4 * learnt.retry_burst_in if learnt.ended else self.window.hold
         learnt.retry_burst_at = now + learnt.retry_burst_in
         learnt.ended = True
         self.credit = 0
-        self._tat = max(self._tat, now + learnt.burst * self.gap)
+        self.tat = max(self.tat, now + learnt.burst * self.gap)
 
     def withhold(self, now: int) -> None:
         """It was refused for no reason that we know of: somebody else may use the key."""
@@ -193,12 +187,11 @@ class Watch:
 class Note:
     """What is known of one request since its take."""
 
-    __slots__ = ("bounds", "cost", "depths", "flying", "over", "taken", "taken_at")
+    __slots__ = ("bounds", "depths", "flying", "over", "taken", "taken_at")
 
     def __init__(
         self,
         taken_at: int,
-        cost: int,
         depths: list[int],
         over: list[Watch],
         bounds: list[int],
@@ -206,7 +199,6 @@ class Note:
         flying: int,
     ) -> None:
         self.taken_at = taken_at
-        self.cost = cost
         self.depths = depths
         self.over = over  # whose counter might refuse it
         self.bounds = bounds  # what the server had left for us at least, if we are alone

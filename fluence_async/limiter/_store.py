@@ -49,7 +49,7 @@ class Store(Protocol):
         claim: Claim,
         ub: int,
         costs: Mapping[str, int] | None = None,
-        accepted: bool | None = None,  # noqa: FBT001
+        accepted: bool | None = None,
         reports: Sequence[RateLimitSnapshot] = (),
     ) -> None:
         """It had arrived by `ub`, and came to `costs`; the server took it or not, as far as that
