@@ -20,7 +20,7 @@ like, less those that it may have counted after it said so. Then there is nothin
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -29,14 +29,13 @@ from .bucket import HELD, NEVER, SENT, Bucket, Claim
 from .counter import History
 from .learnt import Learnt, WindowSnapshot
 from .rate_limit import RateLimit
-from .watch import Note, Watch
+from .watch import Note, Watch, hear
 
 __all__ = ["LearningBucket"]
 
 _S: Final = 1_000_000_000
 _REFUSED_WITHIN: Final = _S
 _MOST_TRIALS: Final = 8
-_MANY: Final = 1024
 
 
 class LearningBucket(Bucket):
@@ -49,13 +48,8 @@ class LearningBucket(Bucket):
     """
 
     __slots__ = (
-        "_history",
-        "_memory",
-        "_pause", "_proven_at",
-        "_quiet", "_settled", "_strict", "_taken", "_taught_at", "_trials", "_unsure",
-        "_withholds",
-        "_young",
-        "watches",
+        "_history", "_memory", "_pause", "_proven_at", "_quiet", "_settled", "_strict", "_taken",
+        "_taught_at", "_trials", "_unsure", "_withholds", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +58,6 @@ class LearningBucket(Bucket):
         self.watches: tuple[Watch, ...] = ()
         self._strict = strict
         self._history = History()
-        self._young: deque[int] = deque(maxlen=_MANY)  # when the last ones were taken
         self._taken = self._settled = 0
         self._unsure: OrderedDict[Claim, None] = OrderedDict()
         self._trials = 1
@@ -106,29 +99,22 @@ class LearningBucket(Bucket):
             return wake
         self._subtract(claim)
         self._taken += cost
-        self._young.append(now)
         for watch in watches:
             begun = watch.begun
-            watch.begun = (begun if begun > now else now) + cost * watch.gap
-        claim.note = self._note(flying, cost, now, over) if loud else now
-        if loud and (over or self._is_deep(claim.note)):
-            self._unsure[claim] = None
+            watch.begun = (begun if begun > now else now) + cost * watch.gap  # noqa: FURB136
+        claim.note = now
+        if loud:
+            for watch in watches:
+                watch.credit = max(0, watch.credit - cost)
+            claim.note = note = Note(now, watches, over, taken=self._taken, flying=flying + cost)
+            if over or note.is_deep(watches):
+                self._unsure[claim] = None
         return 0
 
     def _retune(self) -> None:
         """What a take need not think about depends on what was learnt."""
         bursts = [0 if watch.learnt.reported else watch.learnt.burst for watch in self.watches]
         self._quiet = 3 * min(bursts, default=0)
-
-    def _note(self, flying: int, cost: int, now: int, over: list[Watch]) -> Note:
-        for watch in self.watches:
-            watch.credit = max(0, watch.credit - cost)
-        depths = [watch.depth(now) for watch in self.watches]
-        bounds = [
-            watch.bound(depth, flying + cost, now)
-            for watch, depth in zip(self.watches, depths, strict=True)
-        ]
-        return Note(now, depths, over, bounds, self._taken - cost, flying)
 
     def _restore(self, now: int) -> None:
         for watch in self.watches:
@@ -154,7 +140,7 @@ class LearningBucket(Bucket):
             over.clear()
             wake, deeper = self._hindered(flying, cost, now, over)
         if wake:
-            return self._sooner(min(wake, self._aging()))
+            return self._sooner(wake)
         trials = len(self._unsure)
         tried = [watch for watch in over if not watch.credit]
         if tried and (deeper or self._strict or trials >= self._trials):
@@ -165,12 +151,10 @@ class LearningBucket(Bucket):
     def _hindered(self, flying: int, cost: int, now: int, over: list[Watch]) -> tuple[int, bool]:
         """When it may go, and whether it would be a try of a deeper burst."""
         wake, deeper = 0, False
-        while self._young and self._young[0] + _REFUSED_WITHIN <= now:
-            self._young.popleft()
         for watch in self.watches:
-            free_at = watch.burst_free_at(flying, len(self._young), cost, now)
+            free_at = watch.burst_free_at(cost, now)
             if free_at and not watch.credit:
-                if watch.may_retry_burst(now) and not watch.burst_free_at(flying, len(self._young), cost - 1, now):
+                if watch.may_retry_burst(now) and not watch.burst_free_at(cost - 1, now):
                     deeper = True
                 else:
                     wake = max(wake, free_at)
@@ -181,21 +165,12 @@ class LearningBucket(Bucket):
                 over.append(watch)
         return wake, deeper
 
-    def _aging(self) -> int:
-        """When the youngest in flight are no longer young."""
-        return self._young[0] + _REFUSED_WITHIN if self._young else NEVER
-
     def _sooner(self, wake: int) -> int:
         """A request that is no longer unsure may change things before that."""
         if not self._unsure:
             return wake
-        return min(wake, next(iter(self._unsure)).note.taken_at + _REFUSED_WITHIN)
-
-    def _is_deep(self, note: Note) -> bool:
-        return any(
-            depth > watch.learnt.proven
-            for watch, depth in zip(self.watches, note.depths, strict=True)
-        )
+        first: Note = next(iter(self._unsure)).note
+        return min(wake, first.taken_at + _REFUSED_WITHIN)
 
     # ─── what becomes of it ───────────────────────────────────────────────────────────────
 
@@ -217,11 +192,7 @@ class LearningBucket(Bucket):
         if accepted is False:
             for watch in self.watches:
                 watch.begun -= cost * watch.gap
-        else:
-            for watch in self.watches:
-                tat = watch.tat
-                watch.tat = (max(ub, tat)) + cost * watch.gap
-        quiet = type(note) is int
+        quiet = type(note) is int  # its take was nothing to learn from
         history = self._history
         first = note if quiet else note.taken_at
         for _ in range(cost):
@@ -238,7 +209,7 @@ class LearningBucket(Bucket):
         elif accepted:
             self._accept(note, ub)
             if reports:
-                self._read(note, cost, ub, reports)
+                hear(self.watches, reports, note, ub, since=self._taken - note.taken)
                 self._retune()
 
     def release(self, claim: Claim, now: int) -> None:
@@ -256,7 +227,7 @@ class LearningBucket(Bucket):
         self._pause = 0
         if note.taken_at > self._taught_at:  # or else others of its salvo were refused
             for watch, depth in zip(self.watches, note.depths, strict=True):
-                if depth > watch.learnt.proven:
+                if depth > watch.learnt.proven and not watch.learnt.reported:
                     watch.prove(depth)
                     self._retune()
         for watch in note.over:
@@ -278,7 +249,7 @@ class LearningBucket(Bucket):
             return
         note = claim.note
         if type(note) is int:
-            note = Note(note, [0] * len(self.watches), [], [], 0, 0)
+            note = Note(note, (), [], taken=0, flying=0)
         if note.taken_at <= self._taught_at:
             return
         self._taught_at = now
@@ -289,7 +260,7 @@ class LearningBucket(Bucket):
             for watch in self.watches:  # who counts one window so counts all
                 watch.blame_counter()
             return
-        pairs = list(zip(self.watches, note.depths, strict=True))
+        pairs = list(zip(self.watches, note.depths, strict=False))  # none of a quiet one
         for surely in (True, False):
             for watch, depth in pairs:
                 if watch.too_deep(depth, surely=surely):
@@ -306,46 +277,6 @@ class LearningBucket(Bucket):
         self._pause = min(2 * self._pause or _S, max(_S // 100, shortest))
         self.blocked_until = max(self.blocked_until, now + min(self._pause, shortest))
 
-    # ─── what the server says itself ──────────────────────────────────────────────────────
-
-    def _read(self, note: Note, cost: int, now: int, reports: Sequence[RateLimitSnapshot]) -> None:
-        """Take what remains at the server as credit, less what it may have counted since."""
-        for report in reports:
-            watch = self._meant(report)
-            if watch is None or report.remaining is None:
-                continue
-            remaining = min(report.remaining, watch.limit)
-            number = self.watches.index(watch)
-            depth = note.depths[number]
-            since = self._taken - note.taken - cost
-            drained = (now - note.taken_at) // watch.gap + 1  # on its way, at most
-            reach = remaining + max(1, depth - note.flying - drained)
-            if watch.learnt.reported:
-                watch.prove(reach)
-            else:
-                watch.learnt.reported = watch.learnt.ended = True
-                watch.learnt.proven = watch.learnt.burst = min(reach, watch.limit)
-            credit = remaining - since - note.flying
-            foreign = note.bounds[number] - since - remaining
-            if foreign > 0:  # somebody else uses the key: leave it to them
-                watch.concede(foreign, report.reset_s, now)
-                watch.credit = max(0, credit)
-            else:
-                watch.credit = max(watch.credit, credit)
-
-    def _meant(self, report: RateLimitSnapshot) -> Watch | None:
-        """The window that a report is of: by its period, or by its limit; or the only one."""
-        for watch in self.watches:
-            rate = watch.window.rate
-            if report.period_s is not None:
-                if report.period_s == rate.period_s:
-                    return watch
-            elif report.limit == rate.limit:
-                return watch
-        if report.period_s is None and len(self.watches) == 1:
-            return self.watches[0]
-        return None
-
     # ─── seeing it, and forks ─────────────────────────────────────────────────────────────
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
@@ -358,7 +289,6 @@ class LearningBucket(Bucket):
         heir = super().inherit(now)
         assert isinstance(heir, LearningBucket)
         self.watches = ()
-        heir._unsure = OrderedDict()
-        heir._settled = heir._taken
-        heir._young = deque(maxlen=_MANY)
+        heir._unsure = OrderedDict()  # noqa: SLF001 - it is this one's copy
+        heir._settled = heir._taken  # noqa: SLF001
         return heir

@@ -14,11 +14,17 @@ arrivals do.
 
 from __future__ import annotations
 
-from .bucket import NEVER, Window
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ..meta import RateLimitSnapshot
+from .bucket import Window
 from .counter import ALL_PARTS, CounterGuard, History
 from .learnt import Learnt
 
-__all__ = ["Note", "Watch"]
+__all__ = ["Note", "Watch", "hear"]
+
+_HEADROOM: Final = 1  # arrivals do not lie quite as far apart as takes do
 
 
 class Watch:
@@ -34,7 +40,7 @@ class Watch:
         gap: Between two units at the limit's pace, in ns.
     """
 
-    __slots__ = ("begun", "counter", "credit", "gap", "learnt", "tat", "window")
+    __slots__ = ("begun", "counter", "credit", "gap", "learnt", "window")
 
     def __init__(self, window: Window, learnt: Learnt, history: History) -> None:
         self.window = window
@@ -42,7 +48,6 @@ class Watch:
         self.counter = CounterGuard(window.hold, history, learnt.alignments)
         self.credit = 0
         self.gap = -(-window.hold // window.rate.limit)
-        self.tat = 0
         self.begun = 0
 
     @property
@@ -61,20 +66,13 @@ class Watch:
         self.gap = -(-self.window.hold // self.limit)
         self.learnt.burst = min(self.learnt.burst, self.limit)
 
-    def burst_free_at(self, flying: int, young: int, cost: int, now: int) -> int:
-        """When the burst allows it: 0 for now, NEVER if a settle decides. If more are in flight
-        than the `young`, their headers are slow: they arrived long ago, when they were sent."""
+    def burst_free_at(self, cost: int, now: int) -> int:
+        """When the burst allows it: 0 for now."""
         burst = self.learnt.burst
         if burst >= self.limit:
             return 0
-        if flying > young:
-            at = self.begun + (cost - burst) * self.gap
-            return at if at > now else 0
-        over = flying + cost - burst
-        if over > 0:
-            return NEVER if flying else 0  # alone, even the largest cost may try
-        at = self.tat + over * self.gap
-        return at if at > now else 0
+        at = self.begun + (cost - burst) * self.gap
+        return at if at > now and self.begun > now else 0
 
     def counter_free_at(self, taken: int, now: int) -> int:
         """When no sliding counter could refuse it: 0 for now."""
@@ -128,6 +126,17 @@ class Watch:
         reach = depth if learnt.ended else 2 * depth
         learnt.burst = min(self.limit, max(learnt.burst, reach))
 
+    def hear(self, remaining: int, depth: int, now: int) -> None:
+        """The server says what remains after a request that went at least so deep."""
+        learnt = self.learnt
+        whole = remaining + 1 >= self.limit
+        reach = self.limit if whole else max(1, remaining + depth - _HEADROOM)
+        if not learnt.reported:
+            learnt.reported = learnt.ended = True
+            learnt.proven = learnt.burst = reach
+        elif now >= learnt.retry_burst_at:
+            self.prove(reach)
+
     def refute(self, first: int, last: int) -> None:
         """What a counter may have refused was accepted: it keeps none that would have."""
         if not self.learnt.counter:
@@ -161,7 +170,7 @@ class Watch:
         learnt.retry_burst_at = now + learnt.retry_burst_in
         learnt.ended = True
         self.credit = 0
-        self.tat = max(self.tat, now + learnt.burst * self.gap)
+        self.begun = max(self.begun, now + learnt.burst * self.gap)
 
     def withhold(self, now: int) -> None:
         """It was refused for no reason that we know of: somebody else may use the key."""
@@ -185,22 +194,79 @@ class Watch:
 
 
 class Note:
-    """What is known of one request since its take."""
+    """What is known of one request since its take.
+
+    Attributes:
+        taken_at: When that was.
+        depths: How deep it goes, in each window.
+        over: The windows whose counter might refuse it.
+        bounds: What the server had left for us at least, in each window, if we are alone.
+        taken: How many were taken until then, itself included.
+        flying: How many of these were in flight.
+    """
 
     __slots__ = ("bounds", "depths", "flying", "over", "taken", "taken_at")
 
     def __init__(
         self,
-        taken_at: int,
-        depths: list[int],
-        over: list[Watch],
-        bounds: list[int],
+        now: int,
+        watches: Sequence[Watch],
+        over: Sequence[Watch],
+        *,
         taken: int,
         flying: int,
     ) -> None:
-        self.taken_at = taken_at
-        self.depths = depths
-        self.over = over  # whose counter might refuse it
-        self.bounds = bounds  # what the server had left for us at least, if we are alone
-        self.taken = taken  # before it
-        self.flying = flying  # beside it
+        self.taken_at = now
+        self.depths = [watch.depth(now) for watch in watches]
+        self.over = over
+        self.bounds = [
+            watch.bound(depth, flying, now)
+            for watch, depth in zip(watches, self.depths, strict=True)
+        ]
+        self.taken = taken
+        self.flying = flying
+
+    def is_deep(self, watches: Sequence[Watch]) -> bool:
+        """Whether it goes deeper than anything that was accepted."""
+        pairs = zip(watches, self.depths, strict=True)
+        return any(depth > watch.learnt.proven for watch, depth in pairs)
+
+
+def hear(
+    watches: Sequence[Watch],
+    reports: Iterable[RateLimitSnapshot],
+    note: Note,
+    now: int,
+    *,
+    since: int,
+) -> None:
+    """Take what the server says remains after a request as credit, less what it may have counted
+    `since` then."""
+    for report in reports:
+        number = _meant(watches, report)
+        if number is None or report.remaining is None:
+            continue
+        watch = watches[number]
+        remaining = min(report.remaining, watch.limit)
+        # the units in flight may have come after it, and some were drained while it was on its way
+        slack = note.flying + (now - note.taken_at) // watch.gap
+        watch.hear(remaining, note.depths[number] - slack, now)
+        credit = remaining - since - note.flying + 1
+        foreign = note.bounds[number] - since - remaining
+        if foreign > 0:  # somebody else uses the key: leave it to them
+            watch.concede(foreign, report.reset_s, now)
+            watch.credit = max(0, credit)
+        else:
+            watch.credit = max(watch.credit, credit)
+
+
+def _meant(watches: Sequence[Watch], report: RateLimitSnapshot) -> int | None:
+    """The window that a report is of: by its period, or by its limit; or the only one."""
+    for number, watch in enumerate(watches):
+        rate = watch.window.rate
+        if report.period_s is not None:
+            if report.period_s == rate.period_s:
+                return number
+        elif report.limit == rate.limit:
+            return number
+    return 0 if report.period_s is None and len(watches) == 1 else None
