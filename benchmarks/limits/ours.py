@@ -39,10 +39,6 @@ class Ours:
         self.bucket.sent(claim)
         return claim, 0
 
-    def delivered(self, claim: Claim, now: int) -> None:
-        """What the kernel's empty send queue says, in so far as somebody asks it."""
-        self.bucket.settle(claim, now + S // 4)
-
     def answered(self, claim: Claim, now: int, verdict: Verdict) -> None:
         bucket = self.bucket
         if isinstance(bucket, LearningBucket):

@@ -1,9 +1,8 @@
 """The peers' ways of keeping to a limit, for the simulation.
 
-Their algorithms, not the libraries themselves, which are bound to a clock and a loop;
-`tests/programs/test_limits_simulated.py` holds the ones against the others where they are
-installed. All retry as the openai library does: half a second doubled up to eight, less a quarter
-at most, and Retry-After up to a minute.
+Their algorithms, not the libraries themselves, which are bound to a clock and a loop. All retry as
+the openai library does: half a second doubled up to eight, less a quarter at most, and Retry-After
+up to a minute.
 """
 
 from __future__ import annotations
@@ -42,9 +41,6 @@ class Peer:
 
     def count(self, now: int) -> None:
         """It goes."""
-
-    def delivered(self, claim: Any, now: int) -> None:
-        """Nobody but us listens."""
 
     def answered(self, claim: Any, now: int, verdict: Verdict) -> None:
         """Nobody but us listens."""

@@ -29,9 +29,6 @@ class Sender(Protocol):
         """A claim and 0: send it. None and a time: ask again then, or after the next answer."""
         ...
 
-    def delivered(self, claim: Any, now: int) -> None:
-        """The kernel says that the request has left this machine and was acknowledged."""
-
     def answered(self, claim: Any, now: int, verdict: Verdict) -> None:
         """Its headers are here."""
 
@@ -47,7 +44,6 @@ class Outcome:
     Attributes:
         accepted: When the server accepted, in seconds.
         refused: When it refused.
-        stamps: Every arrival.
     """
 
     accepted: list[float] = field(default_factory=list)
@@ -78,7 +74,6 @@ class World:
         network: How long things take.
         seed: Where all chance comes from.
         workers: How many requests may be under way or waiting for their retry at once.
-        delivery: Whether the sender hears from its kernel that a request was delivered.
     """
 
     def __init__(
@@ -89,31 +84,21 @@ class World:
         *,
         seed: int = 0,
         workers: int = 200,
-        delivery: bool = False,
     ) -> None:
         self.sender, self.server, self.network = sender, server, network
         self.chance = Random(seed)
         self.free = workers
-        self.delivery = delivery
         self.outcome = Outcome()
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = count()
         self._ready: deque[int] = deque()
         self._woken_at = 0
 
-    def run(self, calls: int, *, pauses: dict[int, float] | None = None) -> Outcome:
-        """Let so many calls be made, the k-th not before its pause (in seconds) is over, which
-        is how an idle client comes back. Ends when all are accepted."""
-        now, left, start = 0, calls, 0
-        pauses = pauses or {}
-        arrivals = sorted({*pauses, calls})
-        batches = []
-        for begin, end in zip([0, *arrivals], arrivals, strict=False):
-            batches.append((int(start * S), end - begin))
-            start = pauses.get(end, start)
-        for at, number in batches:
-            self._at(at, self._come, number)
-        while len(self.outcome.accepted) < left:
+    def run(self, calls: int) -> Outcome:
+        """Let so many calls be made, all at once; ends when all are accepted."""
+        self._ready.extend([0] * calls)
+        self._pump(0)
+        while len(self.outcome.accepted) < calls:
             now, _, do, args = heapq.heappop(self._events)
             do(now, *args)
         return self.outcome
@@ -121,20 +106,13 @@ class World:
     def _at(self, when: int, do: Callable[..., None], *args: Any) -> None:
         heapq.heappush(self._events, (when, next(self._numbers), do, args))
 
-    def _come(self, now: int, number: int) -> None:
-        self._ready.extend([0] * number)
-        self._pump(now)
-
-    def _wake(self, now: int) -> None:
-        self._pump(now)
-
     def _pump(self, now: int) -> None:
         while self._ready and (self.free or self._ready[0]):
             claim, wake = self.sender.take(now)
             if claim is None:
                 if wake < 2**62 and (wake < self._woken_at or self._woken_at <= now):
                     self._woken_at = wake
-                    self._at(wake, self._wake)
+                    self._at(wake, self._pump)
                 return
             attempt = self._ready.popleft()
             self.free -= not attempt
@@ -147,14 +125,8 @@ class World:
             self.outcome.accepted.append(now / S)
         else:
             self.outcome.refused.append(now / S)
-        if self.delivery:
-            self._at(now + int(way.back * S), self._deliver, claim)
         wait = way.down if verdict.accepted else way.back
         self._at(now + int(wait * S), self._answer, claim, attempt, verdict)
-
-    def _deliver(self, now: int, claim: Any) -> None:
-        self.sender.delivered(claim, now)
-        self._pump(now)
 
     def _answer(self, now: int, claim: Any, attempt: int, verdict: Verdict) -> None:
         self.sender.answered(claim, now, verdict)

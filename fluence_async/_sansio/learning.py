@@ -250,6 +250,7 @@ class LearningBucket(Bucket):
         note = claim.note
         if type(note) is int:
             note = Note(note, (), [], taken=0, flying=0)
+            note.depths = [watch.depth_at_most(now) for watch in self.watches]
         if note.taken_at <= self._taught_at:
             return
         self._taught_at = now
@@ -260,7 +261,7 @@ class LearningBucket(Bucket):
             for watch in self.watches:  # who counts one window so counts all
                 watch.blame_counter()
             return
-        pairs = list(zip(self.watches, note.depths, strict=False))  # none of a quiet one
+        pairs = list(zip(self.watches, note.depths, strict=True))
         for surely in (True, False):
             for watch, depth in pairs:
                 if watch.too_deep(depth, surely=surely):

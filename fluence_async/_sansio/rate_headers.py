@@ -57,13 +57,13 @@ def rate_reports(headers: Mapping[str, str], *, now: float) -> list[RateLimitSna
     found = []
     for limit, remaining, reset, period_s in _HEADERS:
         if (said := headers.get(remaining)) is not None:
-            count, seconds = _count(headers.get(limit, "")), _seconds(headers.get(reset, ""))
+            count, seconds = _count(headers.get(limit, "")), _reset(headers.get(reset, ""))
             found.append(_report(count, _count(said), seconds, period_s, now))
     if not found and "ratelimit" in headers:
         found = _ietf(headers["ratelimit"], headers.get("ratelimit-policy", ""), now)
     elif not found and (said := headers.get("ratelimit-remaining")) is not None:
         count = _count(headers.get("ratelimit-limit", ""))
-        seconds = _seconds(headers.get("ratelimit-reset", ""))
+        seconds = _reset(headers.get("ratelimit-reset", ""))
         found.append(_report(count, _count(said), seconds, None, now))
     return [report for report in found if report is not None]
 
@@ -109,6 +109,12 @@ def _report(
 
 def _count(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else None
+
+
+def _reset(text: str) -> float | None:
+    if text.isascii() and text.isdecimal() and 10 <= len(text) <= 13:
+        return float(text)  # a time
+    return _seconds(text)
 
 
 def _seconds(text: str) -> float | None:

@@ -2,10 +2,10 @@
 would be safe, or a trial, comes out.
 
 Law: a window that nothing is known of is begun slowly, as if the server took bursts of twice what
-it has taken at most. With F in flight and a gap of g = period / limit between two units, a burst
-of b is kept to by
+it has taken at most, and never of many more. With a gap of g = period / limit between two units, a
+burst of b is kept to by
 
-    max(tat, t) + (F + 1) · g − t ≤ b · g        tat ← max(tat, ub) + g at every settle
+    max(tat, t) + g − t ≤ b · g        tat ← max(tat, t) + g at every take
 
 which a burst of the whole limit always satisfies, if confirmed windows are kept. How deep a
 request went is judged by the times at which requests were taken: these lie as far apart as the
@@ -24,6 +24,7 @@ from .learnt import Learnt
 
 __all__ = ["Note", "Watch", "hear"]
 
+_MOST_DEEPER: Final = 12
 _HEADROOM: Final = 1  # arrivals do not lie quite as far apart as takes do
 
 
@@ -89,6 +90,11 @@ class Watch:
         """How deep the request that was just taken goes."""
         return -((now - self.begun) // self.gap)
 
+    def depth_at_most(self, now: int) -> int:
+        """How deep one went whose take was nothing to mind, while bursts are still tried."""
+        learnt = self.learnt
+        return 0 if learnt.ended else min(self.counter.known(now), 3 * learnt.burst // 4)
+
     def is_quiet(self, taken: int, now: int) -> bool:
         """Whether so many in flight are nothing that any server could mind, by what is known,
         and nothing that teaches anything."""
@@ -123,7 +129,7 @@ class Watch:
         if depth <= learnt.proven:
             return
         learnt.proven = min(depth, self.limit)
-        reach = depth if learnt.ended else 2 * depth
+        reach = depth if learnt.ended else depth + min(depth, _MOST_DEEPER)
         learnt.burst = min(self.limit, max(learnt.burst, reach))
 
     def hear(self, remaining: int, depth: int, now: int) -> None:
