@@ -10,6 +10,8 @@ async with FluenceSession() as fluence:
 """
 
 from ._sansio.bucket import DOCUMENTED_LIMITS, RateLimit
+from ._sansio.budget import Budget
+from ._sansio.metering import Price, UsageTotals
 from .completions import Chat, ChatStreamContext, Completions
 from .errors import (
     APIConnectionError,
@@ -74,6 +76,7 @@ from .types import (
     ToolCallDelta,
     Usage,
 )
+from .usage import BudgetState, UsageMeter, UsageSnapshot
 
 __version__ = "0.1.0"
 
@@ -86,7 +89,9 @@ __all__ = [
     "AuthenticationError",
     "BadChunkError",
     "BadRequestError",
+    "Budget",
     "BudgetExceededError",
+    "BudgetState",
     "CallOptions",
     "Chat",
     "ChatCompletion",
@@ -119,6 +124,7 @@ __all__ = [
     "ParsedField",
     "PermissionDeniedError",
     "Permit",
+    "Price",
     "QuotaExceededError",
     "RateLimit",
     "RateLimitError",
@@ -149,6 +155,9 @@ __all__ = [
     "TypedAnswer",
     "UnprocessableEntityError",
     "Usage",
+    "UsageMeter",
+    "UsageSnapshot",
+    "UsageTotals",
     "__version__",
     "tool",
 ]

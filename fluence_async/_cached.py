@@ -6,7 +6,8 @@ call → an equal one under way? its tape : stored? its recording : exchange.run
 
 Law: what is replayed is read like any response, from its first byte, by the caller's own stream
 with the caller's own clocks. Only what has been read to its end and is whole is kept. An error is
-shared by those who would have met it: not that of another's clock, nor a stream's by a plain call.
+shared by those who would have met it: not that of another's clock or budget, nor a stream's by a
+plain call.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ._exchange import Begin, Exchange
 from ._sansio.caching import is_whole
 from ._sansio.codec import is_json
 from .cache._flight import Flight, Tape, View
-from .errors import APITimeoutError, FluenceError, LimitWaitError, StreamError
+from .errors import APITimeoutError, BudgetExceededError, FluenceError, LimitWaitError, StreamError
 from .stream import ChatStream
 from .transports._base import Response
 from .types import ChatCompletion
@@ -39,6 +40,17 @@ async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
     Raises:
         FluenceError: As of `exchange.run`.
     """
+    exchange.telling.started(call)
+    try:
+        return await _answered(exchange, call, begin)
+    except BaseException as error:  # told, cancelled or not, and raised as it is
+        if isinstance(error, FluenceError):
+            error.meta = call.meta
+        exchange.telling.failed(call, error)
+        raise
+
+
+async def _answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
     assert call.cached is not None
     name = call.cached.key.name
     while True:
@@ -49,17 +61,23 @@ async def answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
             if flight.take_lead(stream=call.stream):
                 return await _lead(exchange, call, flight, begin)
             if flight.error is None and flight.tape is None:
-                await _wait(exchange, call, flight)
+                await _wait(call, flight)
             if flight.error is not None and flight.stream is call.stream:
+                exchange.telling.looked(call, coalesced=True)
                 _share(exchange, call, flight.error)
             elif flight.tape is not None:
                 if call.stream or not flight.tape.streamed:
+                    exchange.telling.looked(call, coalesced=True)
                     return await _replay(exchange, call, flight, flight.tape, begin)
                 try:
-                    return cast("T", await _fold(exchange, call, flight, flight.tape))
+                    completion = await _fold(exchange, call, flight, flight.tape)
                 except StreamError:  # a plain answer has shown nothing yet: asked for again
                     flight.forget()
                     call.meta.coalesced, call.meta.first_token_s = False, None
+                else:
+                    exchange.telling.looked(call, coalesced=True)
+                    exchange.telling.finished(call, completion)
+                    return cast("T", completion)
 
 
 def _forget(flights: dict[str, Flight], name: str, flight: Flight) -> None:
@@ -93,14 +111,18 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
     try:
         recording = await call.cached.cache.read(call.cached.key, call.cached.ttl_s)
         if recording is None:
-            return await exchange.run(call, record)
+            exchange.telling.looked(call)
+            return await exchange.run_untold(call, record)
+        exchange.telling.looked(call, hit=True)
         flight.forget()
         tape = Tape.stored(recording)
         if tape.streamed and not call.stream:
-            return cast("T", await _fold(exchange, call, flight, tape))
+            completion = await _fold(exchange, call, flight, tape)
+            exchange.telling.finished(call, completion)
+            return cast("T", completion)
         return await _replay(exchange, call, flight, tape, begin)
     except FluenceError as error:
-        if not _of_own_clock(error):
+        if not _of_its_own(error):
             shared = error
         raise
     finally:
@@ -125,9 +147,9 @@ async def _keep(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> N
         flight.forget()
 
 
-def _of_own_clock(error: FluenceError) -> bool:
-    """An error that an equal call which began later need not have."""
-    return isinstance(error, LimitWaitError) or (
+def _of_its_own(error: FluenceError) -> bool:
+    """An error that an equal call which began later, or has other tags, need not have."""
+    return isinstance(error, LimitWaitError | BudgetExceededError) or (
         isinstance(error, APITimeoutError) and error.clock == "total"
     )
 
@@ -135,15 +157,11 @@ def _of_own_clock(error: FluenceError) -> bool:
 # ─── and the others ───────────────────────────────────────────────────────────────────────
 
 
-async def _wait(exchange: Exchange, call: Call, flight: Flight) -> None:
-    try:
-        with anyio.CancelScope(deadline=call.total_at) as scope:
-            await flight.wait()
-        if scope.cancelled_caught:
-            raise call.timed_out("total", "waiting for an equal call")
-    except BaseException as error:
-        _tell_failed(exchange, call, error)
-        raise
+async def _wait(call: Call, flight: Flight) -> None:
+    with anyio.CancelScope(deadline=call.total_at) as scope:
+        await flight.wait()
+    if scope.cancelled_caught:
+        raise call.timed_out("total", "waiting for an equal call")
 
 
 def _share(exchange: Exchange, call: Call, error: FluenceError) -> NoReturn:
@@ -152,48 +170,31 @@ def _share(exchange: Exchange, call: Call, error: FluenceError) -> NoReturn:
     if error.meta is not None:
         call.meta = replace(error.meta, coalesced=True, tags=call.meta.tags)
     call.meta.total_s = exchange.clock() - call.started
-    _tell_failed(exchange, call, own)
     raise own from error
-
-
-def _tell_failed(exchange: Exchange, call: Call, error: BaseException) -> None:
-    exchange.telling.started(call)
-    if isinstance(error, FluenceError):
-        error.meta = call.meta
-    exchange.telling.failed(call, error)
 
 
 async def _replay(exchange: Exchange, call: Call, flight: Flight, tape: Tape, begin: Begin[T]) -> T:
     """Read a tape from its start, as `begin` reads any response."""
-    exchange.telling.started(call)
     view = _viewed(call, flight, tape)
     try:
         return await begin(exchange, call, view)
-    except BaseException as error:
+    except BaseException:
         view.abort()
-        if isinstance(error, FluenceError):
-            error.meta = call.meta
-        exchange.telling.failed(call, error)
         raise
 
 
 async def _fold(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> ChatCompletion:
-    """The whole answer of a stream, for who asked for it whole; a StreamError is not told."""
+    """The whole answer of a stream, for who asked for it whole."""
     view = _viewed(call, flight, tape)
     stream = ChatStream(view, call, key=exchange.key, clock=exchange.clock)
     try:
         await stream.begin(_untold)
-        completion = await stream.get_final_completion()
-    except BaseException as error:
+        return await stream.get_final_completion()
+    except BaseException:
         view.abort()
-        if not isinstance(error, StreamError):
-            _tell_failed(exchange, call, error)
         raise
     finally:
         await stream.aclose()
-    exchange.telling.started(call)
-    exchange.telling.finished(call, completion)
-    return completion
 
 
 def _viewed(call: Call, flight: Flight, tape: Tape) -> View:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from ._sansio.budget import Reservation
 from .cache.cache import Cached
 from .errors import APIConnectionError, APITimeoutError, Clock, ResponseError
 from .meta import Meta
@@ -31,6 +32,7 @@ class Call(msgspec.Struct, kw_only=True):
         lane: 0 for interactive, 1 for batch.
         started: When it began, on the loop's clock.
         cached: Where its answer may be found and is kept; None if it is always sent.
+        reservation: What is set aside for it of the session's budgets.
         front: It waits at the head of its lane, because it has waited before.
         total_at: When it must have ended, on the loop's clock; `math.inf` for never.
     """
@@ -49,6 +51,7 @@ class Call(msgspec.Struct, kw_only=True):
     started: float
     meta: Meta
     cached: Cached | None = None
+    reservation: Reservation | None = None
     front: bool = False
     total_at: float = math.inf
 

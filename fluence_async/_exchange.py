@@ -47,6 +47,7 @@ from .transports._base import (
     Transport,
     TransportError,
 )
+from .usage import UsageMeter
 
 if TYPE_CHECKING:
     from .limiter import Limiter, Permit
@@ -72,7 +73,8 @@ class Exchange:
         limiter: Whose units the attempts take; None for none.
         quota: The origin's retry quota.
         key: Scrubbed from the text of every error.
-        telling: How the hooks are told.
+        telling: How the meter and the hooks are told.
+        usage: Whose budgets are asked before anything is sent.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Exchange:
         quota: RetryQuota,
         key: ApiKey,
         telling: Telling,
+        usage: UsageMeter,
     ) -> None:
         self.transport = transport
         self.clock = transport.clock
@@ -92,6 +95,7 @@ class Exchange:
         """The requests under way that equal calls may join, by the key of their answer."""
         self._limiter = limiter
         self._quota = quota
+        self._usage = usage
 
     async def run(self, call: Call, begin: Begin[T]) -> T:
         """Send `call` until `begin` has taken a response over, or the policy gives up.
@@ -101,12 +105,15 @@ class Exchange:
         """
         self.telling.started(call)
         try:
-            return await self._run(call, begin)
+            return await self.run_untold(call, begin)
         except BaseException as error:  # told, cancelled or not, and raised as it is
             self.telling.failed(call, error)
             raise
 
-    async def _run(self, call: Call, begin: Begin[T]) -> T:
+    async def run_untold(self, call: Call, begin: Begin[T]) -> T:
+        """As `run`, for a call whose beginning and failing others tell of."""
+        if self._usage.budgeted:
+            call.reservation = self._usage.reserve(call.model, call.meta, call.body, call.choices)
         taken = 0
         counted = 0
         freed = False

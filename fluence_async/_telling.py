@@ -1,7 +1,7 @@
-"""What happens to a call goes in, facts go out to the hooks.
+"""What happens to a call goes in, its count goes to the meter, facts go out to the hooks.
 
-Law: telling changes nothing. Without hooks it costs one question, and a hook that raises is
-logged while the call goes on.
+Law: telling changes nothing. Every call's end is told here once, and so counted once. Without hooks
+a fact costs one question, and a hook that raises is logged while the call goes on.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from . import hooks as facts
+from ._sansio.metering import estimate
 from .errors import FluenceError
+from .usage import UsageMeter
 
 if TYPE_CHECKING:
     from ._call import Call
     from .stream import ChatStream
-    from .types import ChatCompletion
+    from .types import ChatCompletion, Usage
 
 __all__ = ["Telling"]
 
@@ -27,10 +29,12 @@ class Telling:
 
     Args:
         hooks: Who is told, in order.
+        usage: Who counts.
     """
 
-    def __init__(self, hooks: tuple[facts.Hook, ...]) -> None:
+    def __init__(self, hooks: tuple[facts.Hook, ...], usage: UsageMeter) -> None:
         self._hooks = hooks
+        self._usage = usage
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
@@ -56,6 +60,11 @@ class Telling:
                     tags=call.meta.tags,
                 )
             )
+
+    def looked(self, call: Call, *, hit: bool = False, coalesced: bool = False) -> None:
+        """It is known where the call's answer comes from."""
+        if self._hooks:
+            self.tell(facts.CacheLooked(call_id=call.call_id, hit=hit, coalesced=coalesced))
 
     def waited(self, call: Call, wait_s: float) -> None:
         """It waited for the limiter; short waits are not told."""
@@ -95,6 +104,10 @@ class Telling:
 
     def failed(self, call: Call, error: BaseException) -> None:
         """The call ended in an error, or was cancelled."""
+        self._count(call, None, None, True)
+        self._tell_failed(call, error)
+
+    def _tell_failed(self, call: Call, error: BaseException) -> None:
         logger.info("%s: failed of %s", call.call_id, type(error).__name__)
         if self._hooks:
             self.tell(
@@ -108,27 +121,64 @@ class Telling:
                 )
             )
 
-    def finished(self, call: Call, completion: ChatCompletion, *, complete: bool = True) -> None:
-        """The call ended well, or its reader closed it early."""
+    def finished(self, call: Call, completion: ChatCompletion) -> None:
+        """The call ended well."""
+        self._count(call, completion.usage, completion, False)
         logger.debug("%s: ended after %s s", call.call_id, call.meta.total_s)
         if self._hooks:
+            self._tell_finished(call, completion, complete=True)
+
+    def _tell_finished(self, call: Call, completion: ChatCompletion, *, complete: bool) -> None:
+        self.tell(
+            facts.CallFinished(
+                call_id=call.call_id,
+                model=completion.model or call.model,
+                complete=complete,
+                finish_reason=completion.finish_reason,
+                usage=completion.usage,
+                meta=call.meta,
+            )
+        )
+
+    def tool_called(
+        self, call_id: str, tool: str, duration_s: float, error: BaseException | None
+    ) -> None:
+        """A tool ran, to its end or not."""
+        if self._hooks:
+            name = None if error is None else type(error).__name__
             self.tell(
-                facts.CallFinished(
-                    call_id=call.call_id,
-                    model=completion.model or call.model,
-                    complete=complete,
-                    finish_reason=completion.finish_reason,
-                    usage=completion.usage,
-                    meta=call.meta,
-                )
+                facts.ToolCalled(call_id=call_id, tool=tool, duration_s=duration_s, error=name)
             )
 
     def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
-        """A stream ended, one way or the other."""
+        """A stream ended, one way or the other, or its reader closed it early."""
+        usage = stream.usage
+        self._count(call, usage, stream.partial if usage is None else None, error is not None)
         if error is not None:
-            self.failed(call, error)
+            self._tell_failed(call, error)
         elif self._hooks:
-            self.finished(call, stream.partial, complete=stream.complete)
+            self._tell_finished(call, stream.partial, complete=stream.complete)
+
+    # ─── the meter ────────────────────────────────────────────────────────────────────────
+
+    def _count(
+        self,
+        call: Call,
+        usage: Usage | None,
+        answer: ChatCompletion | None,
+        failed: bool,
+    ) -> None:
+        """Let the meter count the call; what the server has not counted is estimated."""
+        estimated = False
+        if usage is None and answer is not None:
+            usage, estimated = estimate(call.body, answer), True
+        for pot in self._usage.count(
+            call.model, call.meta, usage, estimated, failed, reservation=call.reservation
+        ):
+            limit, spent = pot.budget.limit, pot.spent
+            self.tell(
+                facts.BudgetReached(call_id=call.call_id, budget=pot.name, limit=limit, spent=spent)
+            )
 
     def __repr__(self) -> str:
         return f"<Telling: {len(self._hooks)} hooks>"

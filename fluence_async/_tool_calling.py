@@ -15,11 +15,12 @@ import anyio
 from anyio.to_thread import run_sync
 
 from ._sansio.tool_calls import Prepared, as_content, prepare
+from ._telling import Telling
 from .tool_events import ToolFailed, ToolReturned
 from .tools import FunctionTool
 from .types import Tool, ToolCall
 
-__all__ = ["OnToolError", "Toolbox"]
+__all__ = ["OnToolError", "Toolbox", "check_count"]
 
 OnToolError: TypeAlias = Literal["raise", "tell"]
 """What becomes of a tool's exception: the run raises `ToolError`, or the model is told of it."""
@@ -30,6 +31,7 @@ class Toolbox:
 
     Args:
         tools: The tools, each with a name of its own.
+        telling: How the hooks are told.
         max_parallel: How many calls may run at once.
         timeout: Seconds for a call whose tool has no bound of its own; None for none.
         on_error: Whether the model is told what a tool raised.
@@ -39,6 +41,7 @@ class Toolbox:
         self,
         tools: Sequence[FunctionTool[..., Any]],
         *,
+        telling: Telling,
         max_parallel: int,
         timeout: float | None,
         on_error: OnToolError,
@@ -47,8 +50,10 @@ class Toolbox:
             raise ValueError(f"tool_timeout={timeout!r}: must be above 0 s; None means no bound")
         if on_error not in ("raise", "tell"):
             raise ValueError(f"on_tool_error={on_error!r}: must be 'raise' or 'tell'")
+        check_count("max_parallel", max_parallel, least=1)
         self._tools = _by_name(tools)
         self._decoders = {name: tool.decode for name, tool in self._tools.items()}
+        self._telling = telling
         self._bound = anyio.Semaphore(max_parallel)
         self._timeout = timeout
         self._tells = on_error == "tell"
@@ -62,15 +67,16 @@ class Toolbox:
         """The call with its arguments, or what is wrong with it."""
         return prepare(call, self._decoders)
 
-    async def call(self, prepared: Prepared, turn: int) -> ToolReturned | ToolFailed:
-        """Make a call, once there is room for it; never raises what the tool raised."""
+    async def call(self, prepared: Prepared, turn: int, call_id: str) -> ToolReturned | ToolFailed:
+        """Make a call, which the answer to `call_id` asks for, once there is room for it; never
+        raises what the tool raised."""
         call = prepared.call
         if prepared.problem is not None:
             return ToolFailed(turn=turn, call=call, error=prepared.problem, content=prepared.advice)
         try:
             async with self._bound:
                 tool = self._tools[call.function.name]
-                result = await self._within_time(tool, prepared.arguments)
+                result = await self._told(tool, prepared.arguments, call_id)
             return ToolReturned(turn=turn, call=call, result=result, content=as_content(result))
         except Exception as error:  # noqa: BLE001 - a boundary: the tool is not ours
             failure = error
@@ -81,6 +87,19 @@ class Toolbox:
             failure.__cause__ = error
         content = f"Error: {type(failure).__name__}: {failure}" if self._tells else None
         return ToolFailed(turn=turn, call=call, error=failure, content=content)
+
+    async def _told(
+        self, tool: FunctionTool[..., Any], arguments: Mapping[str, Any], call_id: str
+    ) -> object:
+        began = anyio.current_time()
+        failure: BaseException | None = None
+        try:
+            return await self._within_time(tool, arguments)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._telling.tool_called(call_id, tool.name, anyio.current_time() - began, failure)
 
     async def _within_time(
         self, tool: FunctionTool[..., Any], arguments: Mapping[str, Any]
@@ -98,6 +117,14 @@ class Toolbox:
 
     def __repr__(self) -> str:
         return f"<Toolbox: {', '.join(self._tools)}>"
+
+
+def check_count(name: str, value: Any, *, least: int) -> None:
+    """Refuse what is no whole number from `least` up."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r}: must be a whole number")
+    if value < least:
+        raise ValueError(f"{name}={value}: must be {least} or more")
 
 
 def _by_name(tools: Sequence[FunctionTool[..., Any]]) -> dict[str, FunctionTool[..., Any]]:

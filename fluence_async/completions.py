@@ -18,7 +18,7 @@ from ._call import Call, read_body
 from ._exchange import Exchange
 from ._sansio.answer_type import AnswerType
 from ._sansio.codec import decode_completion, is_event_stream, is_json
-from ._tool_calling import OnToolError
+from ._tool_calling import OnToolError, Toolbox
 from .errors import APIConnectionError, ResponseError
 from .options import ChatParams, ParseParams, ToolRunParams
 from .stream import ChatStream
@@ -211,15 +211,15 @@ class Completions:
             print(run.completion.text, run.usage)
             ```
         """
-        return ToolRun(
-            self._open_stream,
-            params,
-            tools=tools,
-            max_turns=max_turns,
+        toolbox = Toolbox(
+            tools,
+            telling=self._session._telling,  # noqa: SLF001
             max_parallel=max_parallel,
-            tool_timeout=tool_timeout,
-            on_tool_error=on_tool_error,
-            max_corrections=max_corrections,
+            timeout=tool_timeout,
+            on_error=on_tool_error,
+        )
+        return ToolRun(
+            self._open_stream, params, toolbox, max_turns=max_turns, max_corrections=max_corrections
         )
 
     def __repr__(self) -> str:

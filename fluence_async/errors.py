@@ -25,7 +25,7 @@ FluenceError
 │   └── StreamServerError         the server sent an error event
 ├── ResponseError                 bytes arrived and made no sense
 ├── LimitWaitError                the limiter's wait would pass the deadline
-├── BudgetExceededError           a usage budget is spent
+├── BudgetExceededError           a usage budget has no room for the call
 ├── ParseError                    the answer is not of the type that was asked for
 └── ToolError                     a user's tool raised; __cause__ is what it raised
     └── TurnLimitError            the model called tools in the last turn that it had
@@ -364,7 +364,45 @@ class LimitWaitError(FluenceError):
 
 
 class BudgetExceededError(FluenceError):
-    """A usage budget is spent, so nothing was sent."""
+    """A usage budget has no room for the call, so nothing was sent and nothing spent.
+
+    Amounts are tokens or money, whichever the budget counts.
+
+    Attributes:
+        budget: What the budget is called, whose it is included.
+        limit: How much of it there is.
+        spent: How much calls that have ended cost.
+        reserved: How much is set aside for calls under way.
+        amount: What this call may cost.
+        retry_at: When the budget begins anew, in seconds since the epoch; None for never.
+    """
+
+    budget: str
+    limit: float
+    spent: float
+    reserved: float
+    amount: float
+    retry_at: float | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: str = "",
+        limit: float = 0,
+        spent: float = 0,
+        reserved: float = 0,
+        amount: float = 0,
+        retry_at: float | None = None,
+        meta: Meta | None = None,
+    ) -> None:
+        super().__init__(message, meta=meta)
+        self.budget = budget
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.amount = amount
+        self.retry_at = retry_at
 
 
 class ParseError(FluenceError):

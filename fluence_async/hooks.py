@@ -16,6 +16,8 @@ from .types import Usage
 
 __all__ = [
     "AttemptFailed",
+    "BudgetReached",
+    "CacheLooked",
     "CallFailed",
     "CallFinished",
     "CallStarted",
@@ -24,6 +26,7 @@ __all__ = [
     "LimiterWaited",
     "ResponseStarted",
     "RetryScheduled",
+    "ToolCalled",
 ]
 
 
@@ -35,6 +38,20 @@ class CallStarted(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     origin: str
     tags: dict[str, str]
+
+
+class CacheLooked(msgspec.Struct, frozen=True, kw_only=True):
+    """A call with a cache has found where its answer comes from.
+
+    Attributes:
+        call_id: The call.
+        hit: From the cache.
+        coalesced: From an equal call that was under way. If neither, from a request of its own.
+    """
+
+    call_id: str
+    hit: bool
+    coalesced: bool
 
 
 class LimiterWaited(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,14 +109,49 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     meta: Meta
 
 
+class BudgetReached(msgspec.Struct, frozen=True, kw_only=True):
+    """A call made a soft budget full: told once in each of its windows.
+
+    Attributes:
+        call_id: The call.
+        budget: What the budget is called, whose it is included.
+        limit: How much of it there is: tokens or money.
+        spent: How much is spent.
+    """
+
+    call_id: str
+    budget: str
+    limit: float
+    spent: float
+
+
+class ToolCalled(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of `run_tools` ran, and is done.
+
+    Attributes:
+        call_id: The call whose answer called it.
+        tool: The tool's name.
+        duration_s: Seconds that it ran, without the wait for room among `max_parallel`.
+        error: The class of what it raised, or of what cancelled it; None if it returned.
+    """
+
+    call_id: str
+    tool: str
+    duration_s: float
+    error: str | None
+
+
 Fact: TypeAlias = (
     CallStarted
+    | CacheLooked
     | LimiterWaited
     | AttemptFailed
     | RetryScheduled
     | ResponseStarted
     | CallFinished
     | CallFailed
+    | BudgetReached
+    | ToolCalled
 )
 """Any of the facts."""
 

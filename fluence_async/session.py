@@ -15,18 +15,19 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, Unpack
 
-import msgspec
-
 from ._binding import Binding
 from ._call import Call
+from ._defaults import LANES, OPTIONS, Defaults
 from ._exchange import Exchange, quota_of
 from ._sansio.bucket import DOCUMENTED_LIMITS, RateLimit
+from ._sansio.budget import Budget
+from ._sansio.metering import Price
 from ._sansio.origin import API_BASE_URL, Origin
 from ._sansio.request import encode_request
 from ._sansio.secret import ApiKey
 from ._telling import Telling
 from .cache import CacheStore, open_store
-from .cache.cache import Cache, Cached, check_asked
+from .cache.cache import Cache, Cached
 from .completions import Chat
 from .hooks import Hook
 from .limiter import Limiter, limiter_name, shared_limiter
@@ -34,50 +35,9 @@ from .meta import Meta
 from .options import CallOptions, RetryPolicy, Timeout
 from .transports import open_transport
 from .transports._base import Transport
+from .usage import UsageMeter, open_ledger
 
 __all__ = ["FluenceSession"]
-
-_LANES = {"interactive": 0, "batch": 1}
-_OPTIONS = frozenset(CallOptions.__annotations__)
-
-
-class _Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How calls are made where they do not say otherwise."""
-
-    timeout: Timeout = Timeout()
-    retry: RetryPolicy = RetryPolicy()
-    priority: str = "interactive"
-    tags: Mapping[str, str] = {}
-    extra_headers: Mapping[str, str] = {}
-    cache: bool | float | None = None
-    keep_raw: bool = False
-
-    def changed(self, options: Mapping[str, Any]) -> _Options:
-        """These options with `options` laid over them, checked; None changes nothing."""
-        unknown = options.keys() - _OPTIONS
-        if unknown:
-            raise TypeError(
-                f"unknown option {', '.join(sorted(map(repr, unknown)))}: "
-                f"one of {', '.join(sorted(_OPTIONS))}"
-            )
-        changes = {name: value for name, value in options.items() if value is not None}
-        if "timeout" in changes:
-            changes["timeout"] = Timeout.of(changes["timeout"])
-        if "max_retries" in changes:
-            changes["retry"] = msgspec.structs.replace(
-                self.retry, max_retries=changes.pop("max_retries")
-            )
-        if changes.get("priority", "interactive") not in _LANES:
-            raise ValueError(f"priority={changes['priority']!r}: one of {', '.join(_LANES)}")
-        check_asked(changes.get("cache"))
-        if "tags" in changes:
-            changes["tags"] = {**self.tags, **changes["tags"]}
-        if "extra_headers" in changes:
-            changes["extra_headers"] = {
-                **self.extra_headers,
-                **_checked_headers(changes["extra_headers"]),
-            }
-        return msgspec.structs.replace(self, **changes)
 
 
 class FluenceSession:
@@ -95,6 +55,11 @@ class FluenceSession:
         cache: Where answers are kept that need not be asked for again: `"memory"` (this
             session's), `"sqlite"` (a file in the user's cache directory), a `CacheStore`, which
             stays yours to close, or None for nowhere. Equal calls at once then make one request.
+        budget: What the calls may cost: `"2M tokens/day"`, `"$20/month"`, a `Budget`, or several
+            of these. A call that no longer fits is a `BudgetExceededError` and is not sent.
+        prices: What each model's tokens cost, for `usage` and for budgets of money.
+        ledger: Keep what the calls cost in a file, for `fluence usage`: True for the user's own,
+            or its path.
         hooks: Who is told what happens; see `fluence_async.hooks`.
         default_headers: Headers to send with every request.
         allow_insecure: Allow `http:` to another machine; the key then travels readable.
@@ -124,6 +89,9 @@ class FluenceSession:
         limits: Sequence[str | RateLimit] = DOCUMENTED_LIMITS,
         limiter: str | Limiter | None = "memory",
         cache: str | CacheStore | None = None,
+        budget: str | Budget | Sequence[str | Budget] | None = None,
+        prices: Mapping[str, Price] | None = None,
+        ledger: bool | str | os.PathLike[str] | None = None,
         hooks: Sequence[Hook] = (),
         default_headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
@@ -140,10 +108,11 @@ class FluenceSession:
         self._limiter = _limiter(limiter, limits, self._key, self._origin)
         self._cache = None if cache is None else Cache(open_store(cache))
         self._own_store = self._cache.store if self._cache and isinstance(cache, str) else None
-        self._options = _Options(retry=retry or RetryPolicy()).changed(
+        self._options = Defaults(retry=retry or RetryPolicy()).changed(
             {"timeout": timeout, "max_retries": max_retries, "extra_headers": default_headers}
         )
-        self._hooks = tuple(hooks)
+        self._usage = UsageMeter(prices, budget, open_ledger(ledger))
+        self._telling = Telling(tuple(hooks), self._usage)
         self._binding = Binding(
             transport or partial(open_transport, max_connections=max_connections), self._exchange
         )
@@ -154,6 +123,11 @@ class FluenceSession:
     def limiter(self) -> Limiter | None:
         """The limiter that this session's calls wait for; None if they wait for none."""
         return self._limiter
+
+    @property
+    def usage(self) -> UsageMeter:
+        """What this session's calls cost: `usage.snapshot()`."""
+        return self._usage
 
     @property
     def base_url(self) -> str:
@@ -180,9 +154,9 @@ class FluenceSession:
     def _prepare(self, params: Mapping[str, Any], *, stream: bool) -> tuple[Exchange, Call]:
         """Check everything that can be checked before anything is spent."""
         options = self._options
-        if not _OPTIONS.isdisjoint(params):
-            options = options.changed({name: params[name] for name in _OPTIONS & params.keys()})
-            params = {name: value for name, value in params.items() if name not in _OPTIONS}
+        if not OPTIONS.isdisjoint(params):
+            options = options.changed({name: params[name] for name in OPTIONS & params.keys()})
+            params = {name: value for name, value in params.items() if name not in OPTIONS}
         body = encode_request(params, stream=stream)
         exchange = self._binding.get()
         call_id = os.urandom(16).hex()
@@ -197,7 +171,7 @@ class FluenceSession:
             stream=stream,
             timeout=options.timeout,
             retry=options.retry,
-            lane=_LANES[options.priority],
+            lane=LANES[options.priority],
             keep_raw=options.keep_raw,
             call_id=call_id,
             started=started,
@@ -207,13 +181,13 @@ class FluenceSession:
         )
         return exchange, call
 
-    def _cached(self, options: _Options, body: bytes) -> Cached | None:
+    def _cached(self, options: Defaults, body: bytes) -> Cached | None:
         if self._cache is None:
             return None
         url, key = self._origin.completions_url, self._key.reveal()
         return self._cache.place(options.cache, body, url, key, options.extra_headers)
 
-    def _headers(self, options: _Options, *, stream: bool, call_id: str) -> Mapping[str, str]:
+    def _headers(self, options: Defaults, *, stream: bool, call_id: str) -> Mapping[str, str]:
         return {
             "Authorization": self._key.authorization,
             "Content-Type": "application/json",
@@ -230,7 +204,8 @@ class FluenceSession:
             limiter=self._limiter,
             quota=quota_of(self._origin.name),
             key=self._key,
-            telling=Telling(self._hooks),
+            telling=self._telling,
+            usage=self._usage,
         )
 
     async def aclose(self) -> None:
@@ -238,6 +213,7 @@ class FluenceSession:
         await self._binding.aclose()
         if self._own_store is not None:
             await self._own_store.aclose()
+        await self._usage.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -275,14 +251,6 @@ def _limiter(
     if limiter == "memory":
         return shared_limiter(limiter_name(key.reveal(), origin.name), limits)
     raise ValueError(f"limiter={limiter!r}: must be 'memory', a Limiter, or None for none")
-
-
-def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in headers.items():
-        text = f"{name}{value}"
-        if not name or not text.isascii() or not text.isprintable():
-            raise ValueError(f"the header {name!r} and its value must be printable ASCII")
-    return headers
 
 
 def _configure_logging() -> None:

@@ -92,6 +92,11 @@ class ChatStream:
         return self._call.meta
 
     @property
+    def call_id(self) -> str:
+        """What hooks know the call by."""
+        return self._call.call_id
+
+    @property
     def usage(self) -> Usage | None:
         """The tokens that the call cost, once the server has said so."""
         return self._fold.usage
@@ -372,6 +377,7 @@ class ChatStream:
         if getattr(self, "_closed", True):
             return
         self._response.abort()
+        self._on_done(self, None)
         warnings.warn(
             f"{self!r} was dropped unclosed; use 'async with', or await stream.aclose()",
             ResourceWarning,

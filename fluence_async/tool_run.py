@@ -25,7 +25,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ._sansio.tool_calls import Conversation, Prepared, ToolCallReader, added
-from ._tool_calling import OnToolError, Toolbox
+from ._tool_calling import Toolbox, check_count
 from .errors import ToolError
 from .stream import ChatStream
 from .tool_events import (
@@ -35,7 +35,6 @@ from .tool_events import (
     ToolRunEvent,
     TurnFinished,
 )
-from .tools import FunctionTool
 from .types import ChatCompletion, MessageLike, Usage
 
 __all__ = ["ToolRun"]
@@ -64,18 +63,15 @@ class ToolRun:
         self,
         open_stream: OpenStream,
         params: Mapping[str, Any],
+        toolbox: Toolbox,
         *,
-        tools: Sequence[FunctionTool[..., Any]],
         max_turns: int,
-        max_parallel: int,
-        tool_timeout: float | None,
-        on_tool_error: OnToolError,
         max_corrections: int,
     ) -> None:
-        _check(params, max_turns, max_parallel, max_corrections)
-        self._toolbox = Toolbox(
-            tools, max_parallel=max_parallel, timeout=tool_timeout, on_error=on_tool_error
-        )
+        _check(params)
+        check_count("max_turns", max_turns, least=1)
+        check_count("max_corrections", max_corrections, least=0)
+        self._toolbox = toolbox
         self._params = {**params, "tools": self._toolbox.definitions}
         self._open_stream = open_stream
         self._conversation = Conversation(
@@ -169,7 +165,7 @@ class ToolRun:
         except StopAsyncIteration:
             await stream.aclose()
             self._stream = None
-            self._take(stream.completion)
+            self._take(stream.completion, stream.call_id)
         else:
             self._ready.append(ChunkReceived(turn=self._turn, chunk=chunk))
             self._ready.extend(self._reader.feed(chunk))
@@ -179,7 +175,7 @@ class ToolRun:
         """The number of the turn whose answer is being read."""
         return len(self._conversation.turns) + 1
 
-    def _take(self, completion: ChatCompletion) -> None:
+    def _take(self, completion: ChatCompletion, call_id: str) -> None:
         """The turn's answer is whole: call its tools, or be done."""
         turn, group = self._turn, self._group
         assert group is not None
@@ -196,18 +192,18 @@ class ToolRun:
             return
         if calls:
             self._calling = True
-            group.start_soon(self._call_all, prepared, turn)
+            group.start_soon(self._call_all, prepared, turn, call_id)
         else:
             self._ended = True
             self._ready.append(TurnFinished(turn=turn, completion=completion))
 
     # ─── calling ──────────────────────────────────────────────────────────────────────────
 
-    async def _call_all(self, calls: Sequence[Prepared], turn: int) -> None:
+    async def _call_all(self, calls: Sequence[Prepared], turn: int, call_id: str) -> None:
         contents: dict[str, str] = {}
         async with anyio.create_task_group() as group:
             for prepared in calls:
-                group.start_soon(self._call, prepared, turn, contents, group)
+                group.start_soon(self._call, prepared, turn, call_id, contents, group)
         self._calling = False
         if self._error is None:
             self._conversation.called([prepared.call for prepared in calls], contents)
@@ -215,9 +211,14 @@ class ToolRun:
         self._wake()
 
     async def _call(
-        self, prepared: Prepared, turn: int, contents: dict[str, str], group: TaskGroup
+        self,
+        prepared: Prepared,
+        turn: int,
+        call_id: str,
+        contents: dict[str, str],
+        group: TaskGroup,
     ) -> None:
-        event = await self._toolbox.call(prepared, turn)
+        event = await self._toolbox.call(prepared, turn, call_id)
         if event.content is None:
             assert isinstance(event, ToolFailed)
             self._fail(event)
@@ -281,19 +282,8 @@ class ToolRun:
         return f"<ToolRun: {state}, {len(self._conversation.turns)} turns>"
 
 
-def _check(
-    params: Mapping[str, Any], max_turns: int, max_parallel: int, max_corrections: int
-) -> None:
+def _check(params: Mapping[str, Any]) -> None:
     if "messages" not in params:
         raise TypeError("messages is missing: pass a str or a list of messages")
     if params.get("n") not in (None, 1):
         raise ValueError(f"n={params['n']}: a run goes on from one answer, so n must be 1")
-    for name, value, least in (
-        ("max_turns", max_turns, 1),
-        ("max_parallel", max_parallel, 1),
-        ("max_corrections", max_corrections, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}={value!r}: must be a whole number")
-        if value < least:
-            raise ValueError(f"{name}={value}: must be {least} or more")

@@ -27,6 +27,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("tools",),
     ("transports", "limiter"),
     ("cache",),
+    ("usage",),
     ("exchange",),
     ("stream",),
     ("tool_run", "typed_answer"),
@@ -48,9 +49,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket caching codec counter docstring error_bodies fold learning"
-        " learnt lenient_json origin partial_json rate_headers rate_limit request retry schema"
-        " secret sse surrogates tool_calls watch",
+        "answer_type bucket budget caching codec counter docstring error_bodies fold learning"
+        " learnt lenient_json metering origin partial_json rate_headers rate_limit request retry"
+        " schema secret sse surrogates tool_calls watch",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -60,12 +61,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package("limiter", "_line _park _queue _store limiter memory"),
     "cache": package("cache", "_flight _store cache memory sqlite"),
+    "usage": ("ledger", "usage"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
     "completions": ("_cached", "completions"),
-    "session": ("_binding", "session"),
+    "session": ("_binding", "_defaults", "session"),
     "door": ("",),
     "server": (
         *package("server", "app chat faults idempotency local refusal replies tokens turn windows"),
@@ -77,7 +79,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "cli": (
         "__main__",
-        *package("cli", "app asking blocks chat conversation drawn markdown render serve terminal"),
+        *package(
+            "cli", "app asking blocks chat conversation drawn markdown render serve spent terminal"
+        ),
     ),
     "testing": (
         *package("testing", "cache_contract fault_table server"),
@@ -96,7 +100,7 @@ ARGUED_UPWARD: dict[tuple[str, str], str] = {
 """Imports under TYPE_CHECKING that point up or sideways, and why."""
 
 PUBLIC_API_ONLY: dict[str, frozenset[str]] = {
-    "cli": frozenset({"", "server", "types"}),
+    "cli": frozenset({"", "ledger", "server", "types"}),
     "server": frozenset({"types", "_sansio.codec", "_sansio.sse"}),
 }
 """What a program may use outside its own room: the command line only what its user could, the
@@ -116,6 +120,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
             "transports",
             "limiter",
             "cache",
+            "usage",
             "exchange",
             "stream",
             "tool_run",

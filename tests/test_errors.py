@@ -16,6 +16,7 @@ from fluence_async.errors import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
+    BudgetExceededError,
     FluenceError,
     LimitWaitError,
     ParseError,
@@ -63,6 +64,14 @@ ARGUMENTS: dict[type[FluenceError], dict[str, Any]] = {
     },
     ResponseError: {"status_code": 302, "body": "<html>"},
     LimitWaitError: {"wait_s": 60.0, "retry_at": 1e9},
+    BudgetExceededError: {
+        "budget": "500 tokens/day",
+        "limit": 500,
+        "spent": 300,
+        "reserved": 100,
+        "amount": 150,
+        "retry_at": 1e9,
+    },
     ParseError: {"reason": "length", "completion": PARTIAL},
     TurnLimitError: {"messages": [Message(role="user", content="hi")]},
 }

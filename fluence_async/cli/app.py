@@ -13,6 +13,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -173,6 +174,27 @@ def chat(  # noqa: PLR0917  # how typer is told the options
             from .conversation import converse
 
             _run_to_end(converse(settings))
+
+
+@_app.command()
+def usage(
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", help="The file; by default the user's own.")
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=36_500, help="How far back.")] = 30,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, tags included.")
+    ] = False,
+) -> None:
+    """Show what calls cost, by day and model.
+
+    Reads the ledger that programs keep with FluenceSession(ledger=True). A ~ marks sums that
+    hold estimates, because the server did not report all.
+    """
+    from .spent import show_spent
+
+    with _outcome():
+        show_spent(ledger, days=days, as_json=as_json)
 
 
 @_app.command()

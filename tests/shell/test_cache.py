@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fluence_async import (
     Timeout,
 )
 from fluence_async.cache import CacheStore, MemoryCache, SqliteCache
-from fluence_async.hooks import CallFailed, CallFinished, CallStarted, Fact
+from fluence_async.hooks import CacheLooked, CallFailed, CallFinished, CallStarted, Fact
 from fluence_async.testing import FluenceServer, Reset, Stream
 from fluence_async.transports._base import BodyBroken, ConnectFailed
 from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, event, text
@@ -619,6 +620,40 @@ async def test_hooks_are_told_of_every_call_once() -> None:
     ended = [fact for fact in facts if isinstance(fact, CallFinished | CallFailed)]
     assert [fact.meta.cached for fact in ended] == [False, True, True, False]
     assert all(fact.usage for fact in ended[:3])
+
+
+async def test_hooks_are_told_once_where_each_call_found_its_answer() -> None:
+    facts: list[Fact] = []
+    transport = ScriptedTransport(answer(BODY, wait=0.01), answer(b"{}", status=400, wait=0.01))
+    failed = 0
+
+    async def ask(fluence: FluenceSession, **options: Any) -> None:
+        nonlocal failed
+        try:
+            await fluence.chat.completions.create(**{**HI, **options})
+        except BadRequestError:
+            failed += 1
+
+    async with session(transport, hooks=[facts.append]) as fluence:
+        for options in ({}, {"messages": "what the server refuses"}):
+            async with anyio.create_task_group() as group:
+                for _ in range(2):
+                    group.start_soon(partial(ask, fluence, **options))
+        await ask(fluence)
+        await ask(fluence, cache=False)
+    assert failed == 3
+    begun = [fact.call_id for fact in facts if isinstance(fact, CallStarted)]
+    looked = [fact for fact in facts if isinstance(fact, CacheLooked)]
+    found = {fact.call_id: (fact.hit, fact.coalesced) for fact in looked}
+    assert [found[call_id] for call_id in begun[:5]] == [
+        (False, False),
+        (False, True),
+        (False, False),
+        (False, True),
+        (True, False),
+    ]
+    assert len(begun) == 6
+    assert len(looked) == 5
 
 
 async def test_what_no_attempt_reached_is_an_error_like_any_other() -> None:

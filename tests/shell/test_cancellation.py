@@ -77,10 +77,11 @@ class World:
                 pass
 
     async def check(self) -> None:
-        """No request under way, no unit in flight, and the next call works."""
+        """No request under way, no unit in flight, nothing reserved, and the next call works."""
         with anyio.fail_after(5):
             await self.server.wait_until_idle(4, connections=1)
         assert self.limiter.snapshot().waiting == 0
+        assert [state.reserved for state in self.fluence.usage.snapshot().budgets] in ([], [0])
         self.server.script()
         await self.plain()
 
@@ -93,6 +94,7 @@ async def opened(*, limits: str = "1000000/second") -> AsyncIterator[World]:
             api_key=server.api_key,
             base_url=server.base_url,
             limiter=limiter,
+            budget="1000M tokens",
             retry=RetryPolicy(max_retries=2, base_s=0.01),
         ) as fluence:
             yield World(server, fluence, limiter)

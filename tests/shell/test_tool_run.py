@@ -30,6 +30,7 @@ from fluence_async import (
     TurnLimitError,
     tool,
 )
+from fluence_async.hooks import CallStarted, Fact, ToolCalled
 from fluence_async.testing import Answer, Call, FluenceServer, Reset, Status, Stream
 
 pytestmark = pytest.mark.anyio
@@ -54,12 +55,18 @@ async def endless() -> None:
 
 
 @asynccontextmanager
-async def opened(*script: Any) -> AsyncIterator[tuple[FluenceServer, FluenceSession]]:
+async def opened(
+    *script: Any, **options: Any
+) -> AsyncIterator[tuple[FluenceServer, FluenceSession]]:
     async with FluenceServer() as server:
         if script:
             server.script(*script)
         async with FluenceSession(
-            api_key=server.api_key, base_url=server.base_url, limiter=None, max_retries=0
+            api_key=server.api_key,
+            base_url=server.base_url,
+            limiter=None,
+            max_retries=0,
+            **options,
         ) as fluence:
             yield server, fluence
             await server.wait_until_idle(connections=8)
@@ -467,6 +474,35 @@ async def test_cancelled_anywhere_it_leaves_nothing_behind(after: float) -> None
         gc.collect()
         server.script("still here")
         assert (await start(fluence)).completion.text == "still here"
+
+
+async def test_hooks_are_told_once_of_every_tool_that_ran() -> None:
+    facts: list[Fact] = []
+    calls = [
+        Call("get_weather", {"city": "Paris"}, index=0),
+        Call("get_weather", {"town": "Paris"}, index=1),
+        Call("broken", {"city": "Paris"}, index=2),
+        Call("endless", {}, index=3),
+    ]
+    async with opened(Answer(*calls), "done", Answer(calls[3]), hooks=[facts.append]) as (
+        _,
+        fluence,
+    ):
+        tools = get_weather, broken, endless
+        await start(fluence, *tools, on_tool_error="tell", tool_timeout=0.01)
+        with anyio.move_on_after(0.1):
+            await start(fluence, *tools)
+    told = [fact for fact in facts if isinstance(fact, ToolCalled)]
+    assert sorted((fact.tool, fact.error) for fact in told[:3]) == [
+        ("broken", "KeyError"),
+        ("endless", "TimeoutError"),
+        ("get_weather", None),
+    ]
+    assert [fact.tool for fact in told[3:]] == ["endless"]
+    assert told[3].error in {"CancelledError", "Cancelled"}
+    assert told[3].duration_s > 0
+    asked = [fact.call_id for fact in facts if isinstance(fact, CallStarted)]
+    assert [fact.call_id for fact in told] == [asked[0]] * 3 + [asked[2]]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

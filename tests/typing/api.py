@@ -5,12 +5,16 @@ A `type: ignore` here asserts that the line is refused: both checkers complain o
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypedDict, assert_type
 
 import msgspec
 
 from fluence_async import (
     APIStatusError,
+    Budget,
+    BudgetExceededError,
+    BudgetState,
     ChatCompletion,
     ChatCompletionChunk,
     ChatStream,
@@ -22,6 +26,7 @@ from fluence_async import (
     ParsedCompletion,
     ParsedField,
     ParseError,
+    Price,
     RateLimit,
     RetryPolicy,
     StreamError,
@@ -32,6 +37,8 @@ from fluence_async import (
     ToolRunEvent,
     TypedAnswer,
     Usage,
+    UsageSnapshot,
+    UsageTotals,
     tool,
 )
 from fluence_async.cache import CacheStore, MemoryCache, SqliteCache
@@ -44,6 +51,21 @@ def caches(store: CacheStore) -> None:
     FluenceSession(cache=MemoryCache(max_bytes=2**20))
     FluenceSession(cache=SqliteCache("answers.sqlite3"))
     FluenceSession(cache=7)  # type: ignore[arg-type]
+
+
+def usage(fluence: FluenceSession, error: BudgetExceededError) -> None:
+    FluenceSession(budget="2M tokens/day", prices={"m": Price(prompt=1, completion=2.5)})
+    FluenceSession(budget=["$5/day", Budget("9 tokens", tag="tenant", soft=True)], ledger=True)
+    FluenceSession(budget=Budget(9, "money", "month", model="m"), ledger=Path("usage.sqlite3"))
+    FluenceSession(budget=9)  # type: ignore[arg-type]
+    FluenceSession(prices={"m": 9})  # type: ignore[dict-item]
+    Budget("9 tokens", "tokens", "week")  # type: ignore[arg-type]
+    used = fluence.usage.snapshot()
+    assert_type(fluence.usage.reset(), UsageSnapshot)
+    assert_type(used.total, UsageTotals)
+    assert_type(used.tags["tenant"]["acme"].cost, float)
+    assert_type(used.budgets, list[BudgetState])
+    assert_type(error.retry_at, float | None)
 
 
 async def create(fluence: FluenceSession, streamed: bool) -> None:
