@@ -92,7 +92,7 @@ class LearningBucket(Bucket):
         cost = costs["requests"]
         flying = self._taken - self._settled
         over: list[Watch] = []
-        loud = 4 * (len(self._history.lasts) + flying + cost) > self._quiet and any(
+        loud = len(self._history.lasts) + flying + cost > self._quiet and any(
             not watch.is_quiet(flying + cost, now) for watch in watches
         )
         if loud and (wake := self._guarded(flying, cost, now, over)):
@@ -113,8 +113,7 @@ class LearningBucket(Bucket):
 
     def _retune(self) -> None:
         """What a take need not think about depends on what was learnt."""
-        bursts = [0 if watch.learnt.reported else watch.learnt.burst for watch in self.watches]
-        self._quiet = 3 * min(bursts, default=0)
+        self._quiet = min((watch.quiet for watch in self.watches), default=0)
 
     def _restore(self, now: int) -> None:
         for watch in self.watches:

@@ -24,7 +24,7 @@ from .learnt import Learnt
 
 __all__ = ["Note", "Watch", "hear"]
 
-_MOST_DEEPER: Final = 12
+_DEEPER: Final = 12
 _HEADROOM: Final = 1  # arrivals do not lie quite as far apart as takes do
 
 
@@ -93,7 +93,13 @@ class Watch:
     def depth_at_most(self, now: int) -> int:
         """How deep one went whose take was nothing to mind, while bursts are still tried."""
         learnt = self.learnt
-        return 0 if learnt.ended else min(self.counter.known(now), 3 * learnt.burst // 4)
+        return 0 if learnt.ended else min(self.counter.known(now), self.quiet)
+
+    @property
+    def quiet(self) -> int:
+        """So many in two periods are nothing to mind, and nothing to learn from."""
+        learnt = self.learnt
+        return 0 if learnt.reported else learnt.burst - max(1, (learnt.burst - learnt.proven) // 2)
 
     def is_quiet(self, taken: int, now: int) -> bool:
         """Whether so many in flight are nothing that any server could mind, by what is known,
@@ -102,7 +108,7 @@ class Watch:
         if learnt.reported:
             return False
         known = self.counter.known(now) + taken
-        return 4 * known <= 3 * learnt.burst or learnt.burst >= self.limit >= known
+        return known <= self.quiet or learnt.burst >= self.limit >= known
 
     def bound(self, depth: int, flying: int, now: int) -> int:
         """How many more the server takes at least, after one of this depth, whatever it counts
@@ -129,7 +135,7 @@ class Watch:
         if depth <= learnt.proven:
             return
         learnt.proven = min(depth, self.limit)
-        reach = depth if learnt.ended else depth + min(depth, _MOST_DEEPER)
+        reach = depth if learnt.ended else depth + min(depth, max(_DEEPER, depth // 20))
         learnt.burst = min(self.limit, max(learnt.burst, reach))
 
     def hear(self, remaining: int, depth: int, now: int) -> None:
