@@ -61,6 +61,20 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """The decoders against naive readings: `nox -s fuzz -- --seconds N`; findings are kept."""
+    install(session, "test")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Mixed faults, random cancels, a crowd of streams: `nox -s soak -- --minutes N`."""
+    install(session, "test")
+    session.run("python", "-W", "error", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Which lines and branches the suite runs."""
     install(session, "test")

@@ -19,7 +19,7 @@ from .transports._base import BodyBroken, BodyTimeout, Response, TransportError
 
 __all__ = ["Call", "read_body", "read_error_body"]
 
-_MAX_BODY = 64 * 2**20
+_MAX_BODY = 32 * 2**20
 _MAX_ERROR_BODY = 64 * 2**10
 _ERROR_BODY_S = 5.0
 
@@ -70,7 +70,7 @@ async def read_body(call: Call, response: Response, clock: Callable[[], float]) 
     Raises:
         APITimeoutError: The idle or the total clock ran out.
         APIConnectionError: The body broke.
-        ResponseError: It is larger than 64 MiB, or its encoding is invalid.
+        ResponseError: It is larger than 32 MiB, or its encoding is invalid.
     """
     parts: list[bytes] = []
     size = 0

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from ._cached import answered
-from ._call import Call, read_body
+from ._call import Call, read_body, read_error_body
 from ._exchange import Exchange
 from ._sansio.answer_type import AnswerType
 from ._sansio.codec import decode_completion, is_event_stream, is_json
@@ -259,12 +259,14 @@ class ChatStreamContext:
 
 
 async def _whole(exchange: Exchange, call: Call, response: Response) -> ChatCompletion:
-    body = await read_body(call, response, exchange.clock)
-    await response.aclose()
     content_type = response.headers.get("content-type", "")
+    wrong = content_type and not is_json(content_type)
+    read = read_error_body if wrong else read_body  # what is no answer may have no end
+    body = await read(call, response, exchange.clock)
+    await response.aclose()
     if not body:
         raise APIConnectionError("the server answered 200 with an empty body")
-    if content_type and not is_json(content_type):
+    if wrong:
         raise _wrong_type(content_type, response, body, exchange)
     completion = decode_completion(body, key=exchange.key, keep_raw=call.keep_raw)
     meta = call.meta
@@ -282,9 +284,9 @@ async def _stream(exchange: Exchange, call: Call, response: Response) -> ChatStr
 def _wrong_type(
     content_type: str, response: Response, body: bytes, exchange: Exchange
 ) -> ResponseError:
-    kind = (
-        "a stream that was not asked for" if is_event_stream(content_type) else content_type[:100]
-    )
+    kind = exchange.key.scrub(content_type)[:100]
+    if is_event_stream(content_type):
+        kind = "a stream that was not asked for"
     text = exchange.key.scrub(body[: 64 * 1024].decode("utf-8", "replace"))
     return ResponseError(
         f"the server answered with {kind!r} where JSON belongs: {text[:200]!r}; is base_url that "

@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, NoReturn, Self, Unpack
 
 from ._binding import Binding
@@ -99,8 +98,10 @@ class FluenceSession:
         max_connections: int | None = None,
         transport: Callable[[], Transport] | None = None,
     ) -> None:
-        self._key = ApiKey(_key_or_environment(api_key))
-        del api_key  # no traceback of a later line may show it
+        try:
+            self._key = ApiKey(_key_or_environment(api_key))
+        finally:
+            del api_key  # no traceback of this frame may show it
         self._origin = Origin.of(
             base_url or os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL,
             allow_insecure=allow_insecure,
@@ -218,18 +219,15 @@ class FluenceSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a session cannot be pickled: open one where it is used")
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_binding"):  # a traceback shows the one that could not be made
+            return "<FluenceSession: not made>"
         return f"<FluenceSession of {self._origin.name}: {self._binding.state}>"
 
 

@@ -28,6 +28,7 @@ from ._sansio.codec import ChunkDecoder, is_event_stream, is_json
 from ._sansio.fold import Fold
 from ._sansio.secret import ApiKey
 from .errors import (
+    BadChunkError,
     Clock,
     FluenceError,
     ResponseError,
@@ -43,6 +44,7 @@ __all__ = ["ChatStream", "TextStream"]
 
 _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.1
+_MAX_STREAM = 256 * 2**20
 
 OnDone = Callable[["ChatStream", FluenceError | None], None]
 
@@ -74,6 +76,7 @@ class ChatStream:
         self._call = call
         self._clock = clock
         self._on_done: OnDone = _ignore
+        self._key = key
         self._decoder = ChunkDecoder(key=key, keep_raw=call.keep_raw)
         self._fold = Fold(call.choices)
         self._ready: deque[ChatCompletionChunk] = deque()
@@ -83,6 +86,7 @@ class ChatStream:
         self._ended = False
         self._closed = False
         self._reading = False
+        self._received = 0
 
     # ─── what is known of it ──────────────────────────────────────────────────────────────
 
@@ -201,8 +205,9 @@ class ChatStream:
     async def _take_whole(self, content_type: str) -> None:
         """A server that does not stream answers with one JSON body: one chunk."""
         if not is_json(content_type):
+            kind = self._key.scrub(content_type)[:100]
             raise ResponseError(
-                f"the server answered with {content_type[:100]!r} where a stream of events "
+                f"the server answered with {kind!r} where a stream of events "
                 "belongs; is base_url that of a chat API, or is a login page in between?",
                 status_code=self._response.status,
             )
@@ -237,10 +242,13 @@ class ChatStream:
                 except BodyBroken as error:
                     self._break_off(error)
                     continue
-                if data:
-                    self._accept(self._decoder.feed(data))
-                else:
+                if not data:
                     await self._end_of_body()
+                    continue
+                self._accept(self._decoder.feed(data))
+                self._received += len(data)
+                if self._received > _MAX_STREAM:
+                    self._fail(BadChunkError(f"the stream has over {_MAX_STREAM} bytes: none has"))
         finally:
             self._reading = False
 

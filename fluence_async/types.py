@@ -334,6 +334,7 @@ class ChatCompletionChunk(_Leaf, kw_only=True):
         choices: What each choice gains; may be empty, as in the chunk that carries the usage.
         usage: The tokens that the call cost, in the last chunk.
         error: Always None: an event with an error is raised and not yielded.
+        message: The same: so some servers begin an error.
     """
 
     id: str = ""
@@ -345,6 +346,7 @@ class ChatCompletionChunk(_Leaf, kw_only=True):
     system_fingerprint: str | None = None
     service_tier: str | None = None
     error: None = None
+    message: None = None
 
     @property
     def text(self) -> str:

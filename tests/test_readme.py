@@ -64,7 +64,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         script = tmp_path / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -W error {module} "$@"\n')
         script.chmod(0o755)
-    with FluenceServer() as server:
+    with FluenceServer(control=True) as server:
         yield {
             **os.environ,
             "FLUENCE_API_KEY": server.api_key,

@@ -33,7 +33,7 @@ from ..types import (
     ToolCallDelta,
 )
 from .error_bodies import MAX_ERROR_TEXT, MAX_SNIPPET, error_of, reason, snippet, status_error
-from .lenient_json import HELD_TEXTS, convert_leniently, loads, with_whole_text
+from .lenient_json import convert_answer, convert_chunk, is_bomb, is_error, loads
 from .secret import ApiKey
 from .sse import EventTooLarge, ServerSentEvent, SSEDecoder
 from .surrogates import SurrogateJoiner
@@ -45,6 +45,8 @@ T = TypeVar("T")
 _END = b"data: [DONE]\n\n"
 _completion = msgspec.json.Decoder(ChatCompletion)
 _chunk = msgspec.json.Decoder(ChatCompletionChunk)
+_MOST_PARTS = 40_000  # of a large chunk, and of what is read leniently; of an answer, 25 times that
+_LARGE = 2**18
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -81,6 +83,8 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
         APIStatusError: The body is an error object (sent with status 200).
         ResponseError: It is no completion.
     """
+    if is_bomb(body, 25 * _MOST_PARTS):
+        raise ResponseError("the server's answer has more parts than any completion")
     try:
         completion = _completion.decode(body)
     except _MALFORMED:
@@ -96,12 +100,12 @@ def decode_completion(body: bytes, *, key: ApiKey, keep_raw: bool = False) -> Ch
 
 def _lenient_completion(body: bytes, key: ApiKey, *, keep_raw: bool) -> ChatCompletion:
     try:
-        raw = loads(body.decode("utf-8-sig", "replace"))
-        if raw.get("error"):
+        raw = loads(body.decode("utf-8-sig", "replace"), _MOST_PARTS)
+        if is_error(raw):
             raise status_error(error_of(raw, key), snippet(body, key, MAX_ERROR_TEXT))
         if not isinstance(raw.get("choices"), list):
             raise ValueError('it has no "choices"')
-        completion = convert_leniently(with_whole_text(raw), ChatCompletion)
+        completion = convert_answer(raw, ChatCompletion)
     except (ValueError, RecursionError) as error:
         raise ResponseError(
             f"the server's answer is no completion ({reason(error, key)}): "
@@ -156,7 +160,7 @@ class ChunkDecoder:
                     return self._decode_lines(*lines)
             return self._decode_events(self._sse.feed(data))
         except EventTooLarge as error:
-            self.error = BadChunkError(str(error))
+            self.error = BadChunkError(f"an event is larger than {error.limit} bytes: no chunk is")
             return []
 
     def end(self) -> bool:
@@ -181,7 +185,7 @@ class ChunkDecoder:
 
     def _decode_lines(self, lines: bytes, count: int) -> list[ChatCompletionChunk]:
         try:
-            chunks = _chunk.decode_lines(lines)
+            chunks = _chunk.decode_lines(lines) if len(lines) < _LARGE else []
         except _MALFORMED:
             chunks = []
         if len(chunks) == count:
@@ -211,17 +215,18 @@ class ChunkDecoder:
         return chunks
 
     def _decode_one(self, text: str) -> ChatCompletionChunk:
-        if not self._keep_raw and not self._surrogates.pending:
+        bomb = len(text) >= _LARGE and is_bomb(text, _MOST_PARTS)
+        if not bomb and not self._keep_raw and not self._surrogates.pending:
             try:
                 return _chunk.decode(text)
             except _MALFORMED:
                 pass
         try:
-            raw = loads(text)
-            if raw.get("error"):
+            raw = loads(text, _MOST_PARTS)
+            if is_error(raw):
                 self._raise_error(raw)
             kind = _RawChunk if self._keep_raw else ChatCompletionChunk
-            chunk = convert_leniently(with_whole_text(raw, HELD_TEXTS), kind)
+            chunk = convert_chunk(raw, kind)
         except (ValueError, RecursionError) as error:
             raise BadChunkError(
                 f"an event of the stream is no chunk ({reason(error, self._key)}): "
@@ -234,7 +239,7 @@ class ChunkDecoder:
 
     def _raise_error_event(self, data: str) -> NoReturn:
         try:
-            raw = loads(data)
+            raw = loads(data, _MOST_PARTS)
         except (ValueError, RecursionError):
             raw = {"message": data}
         self._raise_error(raw)

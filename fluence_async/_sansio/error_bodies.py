@@ -51,7 +51,7 @@ def decode_status(
 ) -> APIStatusError:
     """The error that a response's status and (start of the) body amount to."""
     try:
-        error = error_of(loads(body.decode("utf-8-sig", "replace")), key)
+        error = error_of(loads(body.decode("utf-8-sig", "replace"), 1000), key)
     except (ValueError, RecursionError):
         error = ApiError()
     error.status = status

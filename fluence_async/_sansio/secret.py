@@ -50,16 +50,13 @@ class ApiKey:
 
     def __init__(self, value: str) -> None:
         if not isinstance(value, str):
-            raise TypeError(f"api_key must be a str, not {type(value).__name__}")
-        if not value:
-            raise ValueError("api_key is empty: pass the key itself, or set FLUENCE_API_KEY")
-        for position, character in enumerate(value):
-            if not "!" <= character <= "~":
-                kind = "a space or line break" if character.isspace() else "a character"
-                raise ValueError(
-                    f"api_key has {kind} at position {position} (U+{ord(character):04X}) that "
-                    "no header may hold: was a line break copied along? Use key.strip()"
-                )
+            kind = type(value).__name__
+            del value  # a traceback may show the variables of every frame
+            raise TypeError(f"api_key must be a str, not {kind}")
+        problem = _problem(value)
+        if problem:
+            del value
+            raise ValueError(problem)
         self._value = RedactedHeader(value)
         self.authorization = RedactedHeader("Bearer " + value)
         self._pattern = _pattern(value)
@@ -81,6 +78,20 @@ class ApiKey:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an API key cannot be pickled; open a session where it is used")
+
+
+def _problem(value: str) -> str:
+    """Why `value` can be no key; "" if it can."""
+    if not value:
+        return "api_key is empty: pass the key itself, or set FLUENCE_API_KEY"
+    for position, character in enumerate(value):
+        if not "!" <= character <= "~":
+            kind = "a space or line break" if character.isspace() else "a character"
+            return (
+                f"api_key has {kind} at position {position} (U+{ord(character):04X}) that "
+                "no header may hold: was a line break copied along? Use key.strip()"
+            )
+    return ""
 
 
 def _pattern(value: str) -> re.Pattern[str] | None:

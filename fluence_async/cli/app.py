@@ -198,7 +198,7 @@ def usage(
 
 
 @_app.command()
-def serve(
+def serve(  # noqa: PLR0917  # how typer is told the options
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")
@@ -209,23 +209,64 @@ def serve(
     limits: Annotated[
         bool, typer.Option("--limits/--no-limits", help="100 requests a minute, 1000 an hour.")
     ] = True,
+    control: Annotated[
+        bool, typer.Option("--control", help="Take scripts over HTTP, for tests in any language.")
+    ] = False,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="Pass requests on to this address, with the key in FLUENCE_API_KEY."),
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Append what the upstream says to this file, without keys.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Answer from a recording, again and again.")
+    ] = None,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Spoil some answers, and say which and how.")
+    ] = False,
+    chaos_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of requests that chaos spoils.")
+    ] = 0.3,
+    seed: Annotated[
+        int | None, typer.Option(help="Which chaos; by default another one each time.")
+    ] = None,
 ) -> None:
     """Run the local Fluence server until Ctrl-C.
 
     It speaks the documented API in full, keys and rate limits included, and is no language
     model: its answers are computed from the questions. It prints how to point a client at it.
     """
-    from .serve import serve_forever
+    from .serve import Serving, serve_forever
 
-    with _outcome():
-        try:
-            _run_to_end(serve_forever(host=host, port=port, pace=pace, limited=limits))
-        except KeyboardInterrupt:
-            pass  # how a server in the foreground is meant to end
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            print(
-                f"fluence: cannot listen on {host}:{port}: {reason}; choose another --port",
-                file=sys.stderr,
-            )
-            raise typer.Exit(1) from None
+    serving = Serving(
+        host=host,
+        port=port,
+        pace=pace,
+        limited=limits,
+        control=control,
+        upstream=upstream,
+        record=record,
+        replay=replay,
+        chaos=chaos,
+        chaos_rate=chaos_rate,
+        seed=seed,
+    )
+    with _outcome(), _foreground(serving.host, serving.port):
+        _run_to_end(serve_forever(serving))
+
+
+@contextmanager
+def _foreground(host: str, port: int) -> Iterator[None]:
+    """How a server in the foreground ends: with Ctrl-C, or because it cannot begin."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        print(
+            f"fluence: cannot listen on {host}:{port}: {reason}; choose another --port",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from None

@@ -16,19 +16,25 @@ from .local import DOCUMENTED_LIMITS, LocalServer
 from .refusal import Refusal
 from .replies import Answer, Call, Reply, ReplyLike, Status
 from .responders import Responder
+from .responders.chaos import Chaos
+from .responders.replay import Replay
 from .responders.rules import Rules
+from .responders.upstream import Upstream
 from .turn import Turn
 
 __all__ = [
     "DOCUMENTED_LIMITS",
     "Answer",
     "Call",
+    "Chaos",
     "LocalServer",
     "Refusal",
+    "Replay",
     "Reply",
     "ReplyLike",
     "Responder",
     "Rules",
     "Status",
     "Turn",
+    "Upstream",
 ]

@@ -8,65 +8,32 @@ to be good, also if it turns out to be invalid; and a refused one is not read.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import web
 
 from .chat import parse
+from .control import CONTROL_PATH, Control
 from .idempotency import Idempotency
+from .received import Received
 from .refusal import Refusal
 from .replies import Reply, ReplyLike, Status, answer_in, executes, play
-from .responders import Responder
+from .responders import MODELS, Responder, models_of
 from .turn import Turn
 from .windows import Windows
 from .wire import Wire
 
 __all__ = ["App", "Received"]
 
-MODELS = ("fluence-chat", "fluence-local")
 MAX_BODY = 16 * 1024 * 1024
+BODY_TIMEOUT_S = 30.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _log = logging.getLogger("fluence_async.server")
-
-
-class Received(msgspec.Struct, kw_only=True):
-    """A request as the server received it.
-
-    Attributes:
-        at: When, in seconds on the server's clock.
-        method: `POST`, usually.
-        path: Without the query.
-        headers: Their names in lower case.
-        connection: The client's port: requests with the same one came on one connection.
-        body: As far as it was read; b"" if the request was refused before.
-        counted: It came with a good key, and so before the rate limits.
-        refused: They refused it.
-        executed: A model would have run for it.
-    """
-
-    at: float
-    method: str
-    path: str
-    headers: dict[str, str]
-    connection: int
-    body: bytes = b""
-    counted: bool = False
-    refused: bool = False
-    executed: bool = False
-
-    @property
-    def json(self) -> Any:
-        """The body, decoded."""
-        return msgspec.json.decode(self.body)
-
-    def __repr__(self) -> str:
-        return f"Received({self.method} {self.path} at {self.at:.3f})"
 
 
 class App:
@@ -81,6 +48,7 @@ class App:
         pace: Real seconds between two tokens of a streamed answer.
         hosts: Names under which it may be addressed, beside those of the loopback.
         watch: Is told each request, and may watch what becomes of it.
+        control: Takes scripts over HTTP; None for none.
     """
 
     def __init__(
@@ -94,6 +62,7 @@ class App:
         pace: float = 0.0,
         hosts: Sequence[str] = (),
         watch: Callable[[Received], None] | None = None,
+        control: Control | None = None,
     ) -> None:
         self._responder = responder
         self._keys = [key.encode() for key in keys]
@@ -103,6 +72,8 @@ class App:
         self._pace = pace
         self._hosts = _LOOPBACK | set(hosts)
         self._watch = watch
+        self._control = control
+        self._models = models_of(responder)
         self._kept = Idempotency[tuple[Turn, ReplyLike]](
             clock, lambda result: answer_in(result[1]) is not None
         )
@@ -129,11 +100,16 @@ class App:
 
     async def _reply(self, request: web.BaseRequest, wire: Wire) -> ReplyLike:
         """What is to be answered, errors too."""
-        received = _received(request, self._clock())
-        if self._watch is not None:
+        received = wire.received = _received(request, self._clock())
+        control = self._control if request.path.startswith(CONTROL_PATH) else None
+        if self._watch is not None and control is None:
             self._watch(received)
         try:
             self._check_origin(request)
+            if control is not None:
+                self._key(received.headers)
+                body = b"" if request.method in {"GET", "DELETE"} else await _body(request, wire)
+                return control.answer(request.method, request.path, body)
             if request.path == "/v1/chat/completions":
                 _check_method(request, "POST")
                 return await self._chat(request, received, wire)
@@ -162,11 +138,11 @@ class App:
                 wait = headers["retry-after"]
                 raise Refusal(429, f"Rate limit exceeded: {verdict.window}; wait {wait} s")
         received.body = await _body(request, wire)
-        turn = Turn(parse(received.body), received.headers)
-        if turn.chat.model not in MODELS:
+        turn = Turn(parse(received.body), received.headers, received.body)
+        if self._models is not None and turn.chat.model not in self._models:
             raise Refusal(
                 404,
-                f"No such model: {turn.chat.model!r}; there are {', '.join(MODELS)}",
+                f"No such model: {turn.chat.model!r}; there are {', '.join(self._models)}",
                 code="model_not_found",
                 param="model",
             )
@@ -240,10 +216,13 @@ async def _body(request: web.BaseRequest, wire: Wire) -> bytes:
         await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     body = bytearray()
     try:
-        async for piece in request.content.iter_any():
-            body += piece
-            if len(body) > MAX_BODY:
-                raise Refusal(413, f"The request body is larger than {MAX_BODY} bytes")
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > MAX_BODY:
+                    raise Refusal(413, f"The request body is larger than {MAX_BODY} bytes")
+    except TimeoutError:
+        raise Refusal(408, f"The request body took over {BODY_TIMEOUT_S:.0f} s") from None
     except web.RequestPayloadError as error:
         raise Refusal(400, f"The request body cannot be read: {error}") from None
     return bytes(body)

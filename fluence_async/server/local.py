@@ -12,19 +12,24 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
 from .app import App, Received
+from .control import Control
+from .refusal import envelope
 from .responders import Responder
 from .responders.rules import Rules
+from .responders.script import Script
 from .windows import Windows
 
 __all__ = ["DOCUMENTED_LIMITS", "LocalServer"]
 
 DOCUMENTED_LIMITS = ("100/minute", "1000/hour")
 _BACKLOG = 4096
+_IDLE_S = 75.0
+"""How long a connection may be without a whole head of a request: idle, or trickling one in."""
 
 
 class LocalServer:
@@ -41,6 +46,7 @@ class LocalServer:
         clock: The clock in seconds; by default the running loop's.
         hosts: Names under which it may be addressed, beside `host` and the loopback's own.
         watch: Is told each request that comes.
+        control: Take scripts over HTTP, at `/_fluence/script`; see `control`.
 
     Attributes:
         base_url: Where it is, ending in /v1. Known once it is entered.
@@ -62,12 +68,18 @@ class LocalServer:
         clock: Callable[[], float] | None = None,
         hosts: Sequence[str] = (),
         watch: Callable[[Received], None] | None = None,
+        control: bool = False,
     ) -> None:
         self._host = host
         self._port = port
         self._keys = list(api_keys or [f"local-{secrets.token_urlsafe(24)}"])
         self._windows = None if limits is None else Windows(limits)
         self._responder = responder or Rules()
+        self._control: Control | None = None
+        if control:
+            if not isinstance(self._responder, Script):
+                self._responder = Script(self._responder)
+            self._control = Control(self._responder)
         self._pace = pace
         self._time_scale = time_scale
         self._clock = clock
@@ -99,9 +111,10 @@ class LocalServer:
             time_scale=self._time_scale,
             pace=self._pace,
             hosts=self._hosts,
-            watch=self._watch,
+            watch=self._watched,
+            control=self._control,
         )
-        self._http = web.Server(self._app.answer, handler_cancellation=True, access_log=None)
+        self._http = _Connections(self._app.answer, handler_cancellation=True)
         self._listener = await loop.create_server(
             self._http, self._host, self._port, backlog=_BACKLOG
         )
@@ -125,6 +138,12 @@ class LocalServer:
         await self._listener.wait_closed()
         await self._app.aclose()
 
+    def _watched(self, received: Received) -> None:
+        if self._watch is not None:
+            self._watch(received)
+        if self._control is not None:
+            self._control.watch(received)
+
     async def _stop_listening(self) -> None:
         """Close the listener once no connection is half accepted: asyncio would leave that one
         open for good (https://github.com/python/cpython/issues/109564)."""
@@ -135,3 +154,32 @@ class LocalServer:
         for _ in range(3):  # accepted, made a transport, made a connection
             await asyncio.sleep(0)
         self._listener.close()
+
+
+class _Connections(web.Server):
+    """What asyncio asks for a protocol at each connection."""
+
+    def __call__(self) -> web.RequestHandler:
+        options: dict[str, Any] = {"keepalive_timeout": _IDLE_S, "access_log": None}
+        return _Connection(self, loop=asyncio.get_running_loop(), **options)
+
+
+class _Connection(web.RequestHandler):
+    """A connection. aiohttp bounds a head: 8 KiB a line, 128 headers."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP. aiohttp would quote it, in the log too: it may hold a key."""
+        if status != 400:
+            return super().handle_error(request, status, exc, message)
+        said = "This is no HTTP request, or one of its lines is too long, or they are too many"
+        response = web.json_response(envelope(400, said), status=400)
+        response.force_close()
+        return response

@@ -32,13 +32,15 @@ class Turn:
     Attributes:
         chat: What was asked.
         headers: With which headers, their names in lower case.
+        body: The request's body, as it came.
         id: The name of the answer.
         created: Its second since the epoch.
     """
 
-    def __init__(self, chat: ChatRequest, headers: Mapping[str, str]) -> None:
+    def __init__(self, chat: ChatRequest, headers: Mapping[str, str], body: bytes = b"") -> None:
         self.chat = chat
         self.headers = headers
+        self.body = body
         self.id: str = f"chatcmpl-{secrets.token_hex(12)}"
         self.created: int = int(time.time())
 

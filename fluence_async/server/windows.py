@@ -51,6 +51,7 @@ class Verdict:
         }
         if not self.accepted:
             headers["retry-after"] = str(math.ceil(self.wait_s / time_scale))
+            headers["retry-after-ms"] = str(math.ceil(self.wait_s / time_scale * 1000))
         return headers
 
 

@@ -12,7 +12,7 @@ import asyncio
 import secrets
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Literal, NoReturn
@@ -20,6 +20,7 @@ from typing import Any, Literal, NoReturn
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from .received import Received
 from .turn import Turn
 
 __all__ = ["Hangup", "Wire"]
@@ -37,12 +38,15 @@ class Wire:
 
     Attributes:
         headers: What every answer carries: request id, date, rate limits.
+        received: The request as it came, which is told the answer's status.
         turn: The request that is answered, once it has passed its checks.
         pace: Seconds between two tokens of a streamed answer.
         framing: How the body under way is framed; None outside a body.
         trickle: `(size, gap)`: send in pieces of `size` bytes, `gap` seconds apart.
+        spoil: What becomes of each piece of a body before it is framed; None for no change.
     """
 
+    received: Received
     turn: Turn
 
     def __init__(self, request: web.BaseRequest, pace: float = 0.0) -> None:
@@ -53,6 +57,7 @@ class Wire:
         self.pace = pace
         self.framing: Literal["chunked", "length", "close"] | None = None
         self.trickle: tuple[int, float] | None = None
+        self.spoil: Callable[[bytes], bytes] | None = None
         self.began: bool = False
         self._request = request
         self._keep_alive = bool(request.keep_alive)
@@ -80,11 +85,13 @@ class Wire:
     async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole response of known length, in one piece."""
         bare = status in {204, 304}
+        body = self.spoil(body) if self.spoil else body
         framing = {} if bare else {"content-length": str(len(body))}
         head = self._head(status, {**framing, **headers}, "1.1")
         await self.send(head if bare or self._request.method == "HEAD" else head + body)
 
     def _head(self, status: int, headers: Mapping[str, str], version: str) -> bytes:
+        self.received.status = status
         closing = {} if self._keep_alive else {"connection": "close"}
         lines = {**self.headers, **closing, **headers}
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -93,6 +100,7 @@ class Wire:
 
     async def body(self, data: bytes) -> None:
         """Send a piece of the body, framed."""
+        data = self.spoil(data) if self.spoil else data
         if self.framing == "chunked" and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         await self.send(data)

@@ -14,15 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from ..errors import (
     APIConnectionError,
     APITimeoutError,
     AuthenticationError,
     BadChunkError,
     BadRequestError,
-    FluenceError,
     InternalServerError,
     NotFoundError,
     PermissionDeniedError,
@@ -34,7 +31,6 @@ from ..errors import (
     StreamTimeoutError,
     UnprocessableEntityError,
 )
-from ..options import Timeout
 from ..server import Reply, Status
 from ..server.faults import (
     Close,
@@ -42,47 +38,20 @@ from ..server.faults import (
     End,
     Event,
     Finish,
+    Lost,
     Pause,
     Pings,
     Raw,
-    Repeat,
     Reset,
     Stall,
     Stream,
     Trickle,
 )
+from ..server.turn import Turn
+from .bomb_table import BOMBS
+from .fault import Fault
 
-__all__ = ["FAULTS", "Fault"]
-
-_SHORT = Timeout(total=10, first_byte=0.3, idle=0.3, progress=0.5)
-_LONG = Timeout(total=30)
-
-
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault.
-
-    Attributes:
-        name: What the server does.
-        script: How it does it: `server.script(*fault.script, repeat=True)`.
-        raises: What a stream (a plain call, if not `stream`) must raise; None if it must end well.
-        text: The text that must have arrived, whole or partial.
-        attempts: How many requests one call with `max_retries=1` may make.
-        clock: The clock of a timeout.
-        stream: Whether the call asks for a stream.
-    """
-
-    name: str
-    script: tuple[Any, ...]
-    raises: type[FluenceError] | None = None
-    text: str = ""
-    attempts: int = 1
-    clock: str | None = None
-    stream: bool = True
-
-    @property
-    def timeout(self) -> Timeout:
-        """Short clocks for a fault that ends of one, long ones for the others."""
-        return _LONG if self.clock is None else _SHORT
+__all__ = ["FAULTS"]
 
 
 def _completion(text: str) -> dict[str, Any]:
@@ -95,15 +64,21 @@ def _chunk(**delta: Any) -> dict[str, Any]:
     return {"id": "c", "choices": [{"index": 0, "delta": delta}]}
 
 
+def _quoting_the_key(turn: Turn) -> Status:
+    return Status(401, f"no such key: {turn.headers['authorization']}")
+
+
 def _limited(retry_after: str | None) -> Status:
     return Status(429, "slow down", retry_after=retry_after)
 
 
+_STREAM = {"content-type": "text/event-stream"}
 _HEADERS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 _HELLO = (
     b'data: {"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":"stop"}]}'
     b"\n\ndata: [DONE]\n\n"
 )
+_HALF = '{"choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}'
 _CUT = StreamInterruptedError
 _BAD = BadChunkError
 
@@ -214,14 +189,24 @@ FAULTS: tuple[Fault, ...] = (
         text="Hel",
     ),
     Fault(
+        name="a number beyond any float",
+        script=(Stream("Hel", Event('{"choices":[],"created":1e400}'), "lo"),),
+        text="Hello",
+    ),
+    Fault(
         name="half an emoji in each of two chunks",
         script=(
             Stream(
-                Event('{"choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}'),
+                Event(_HALF),
                 Event('{"choices":[{"index":0,"delta":{"content":"\\ude00"}}]}'),
             ),
         ),
         text="\N{GRINNING FACE}",
+    ),
+    Fault(
+        name="half an emoji alone",
+        script=(Stream(_chunk(content="x"), Event(_HALF), Finish(), Done()),),
+        text="x\ufffd",
     ),
     Fault(
         name="invalid UTF-8",
@@ -250,6 +235,12 @@ FAULTS: tuple[Fault, ...] = (
         script=(Stream(Status(500)),),
         raises=StreamServerError,
         attempts=2,
+    ),
+    Fault(
+        name="an error without an error key",
+        script=(Stream("Hel", {"object": "error", "message": "too long", "code": 400}, Done()),),
+        raises=StreamServerError,
+        text="Hel",
     ),
     Fault(
         name="a refusal as the first event", script=(Stream(Status(400)),), raises=StreamServerError
@@ -304,9 +295,20 @@ FAULTS: tuple[Fault, ...] = (
         raises=_BAD,
         text="Hel",
     ),
+    Fault(
+        name="content in parts, and a fractional time",
+        script=(Stream({**_chunk(content=[{"type": "text", "text": "Hello"}]), "created": 1.5}),),
+        text="Hello",
+    ),
     # ─── refusals ─────────────────────────────────────────────────────────────────────────
     Fault(name="400", script=(Status(400),), raises=BadRequestError, stream=False),
     Fault(name="401", script=(Status(401),), raises=AuthenticationError, stream=False),
+    Fault(
+        name="401 that quotes the key",
+        script=(_quoting_the_key,),
+        raises=AuthenticationError,
+        stream=False,
+    ),
     Fault(name="403", script=(Status(403),), raises=PermissionDeniedError, stream=False),
     Fault(name="404", script=(Status(404),), raises=NotFoundError, stream=False),
     Fault(name="422", script=(Status(422),), raises=UnprocessableEntityError, stream=False),
@@ -326,6 +328,7 @@ FAULTS: tuple[Fault, ...] = (
             Reply(502, body=b"<html>Bad gateway</html>", headers={"content-type": "text/html"}),
         ),
     ),
+    Fault(name="503", script=(Status(503),), raises=InternalServerError, attempts=2, stream=False),
     Fault(name="529", script=(Status(529),), raises=InternalServerError, attempts=2, stream=False),
     Fault(
         name="429 once", script=(_limited("0.01"), "Hello"), text="Hello", attempts=2, stream=False
@@ -341,7 +344,23 @@ FAULTS: tuple[Fault, ...] = (
             attempts=2,
             stream=False,
         )
-        for value in ("inf", "9" * 400, "Fri, 31 Dec 99999 23:59:59 GMT", "-5", "nan", "soon")
+        for value in (
+            "inf",
+            "9" * 400,
+            "Fri, 31 Dec 99999 23:59:59 GMT",
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "-5",
+            "nan",
+            "soon",
+            "1, 60",
+        )
+    ),
+    Fault(
+        name="429, retry-after-ms",
+        script=(Status(429, headers={"retry-after-ms": "20"}), "Hello"),
+        text="Hello",
+        attempts=2,
+        stream=False,
     ),
     # ─── HTTP that is wrong ───────────────────────────────────────────────────────────────
     Fault(
@@ -354,6 +373,30 @@ FAULTS: tuple[Fault, ...] = (
         name="302",
         raises=ResponseError,
         script=(Reply(302, headers={"location": "/v1/chat/completions"}),),
+    ),
+    Fault(
+        name="a redirect to a file",
+        raises=ResponseError,
+        script=(Reply(302, headers={"location": "file:///etc/passwd"}),),
+    ),
+    Fault(
+        name="a connection lost after the answer was made",
+        script=(Lost("Hello"), "again"),
+        text="Hello",
+        attempts=2,
+    ),
+    Fault(
+        name="invalid gzip",
+        raises=ResponseError,
+        script=(
+            Reply(body=b"\x1f\x8b, not gzip", headers={**_STREAM, "content-encoding": "gzip"}),
+        ),
+    ),
+    Fault(
+        name="a chunk size beyond any integer",
+        raises=_CUT,
+        text="Hel",
+        script=(Stream("Hel", Pause(0.05), Raw(b"f" * 40 + b"\r\n"), Close()),),
     ),
     Fault(
         name="a bad chunk size",
@@ -381,11 +424,6 @@ FAULTS: tuple[Fault, ...] = (
         text="a" * 600_000,
         script=(Stream("a" * 600_000),),
     ),
-    Fault(
-        name="an endless line",
-        raises=_BAD,
-        text="Hel",
-        script=(Stream("Hel", b"data: ", Repeat(b"a" * 2**20)),),
-    ),
+    *BOMBS,
 )
 """Every fault that a script can play."""

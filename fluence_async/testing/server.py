@@ -7,20 +7,21 @@ a test without a loop) it runs in a thread with a loop of its own.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 from anyio.to_thread import run_sync
 
 from ..server import DOCUMENTED_LIMITS, LocalServer, Responder, Rules
-from ..server.app import Received
-from ..server.responders.script import Line, Script
+from ..server.received import Match, Received, table
+from ..server.responders.script import Line, Lines, Script
 
 __all__ = ["FluenceServer"]
 
@@ -40,6 +41,8 @@ class FluenceServer:
         clock: The clock in seconds; by default that of the loop it runs in, so virtual time
             rules it on asyncio.
         port: The port; 0 for any that is free.
+        control: Take scripts over HTTP, for programs in other languages; see
+            `fluence_async.server.control`.
 
     Attributes:
         requests: All that came, in order.
@@ -55,6 +58,7 @@ class FluenceServer:
         time_scale: float = 1.0,
         clock: Callable[[], float] | None = None,
         port: int = 0,
+        control: bool = False,
     ) -> None:
         self.requests: list[Received] = []
         self._script = Script(responder or Rules())
@@ -67,6 +71,7 @@ class FluenceServer:
             time_scale=time_scale,
             clock=clock,
             watch=self.requests.append,
+            control=control,
         )
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object]
@@ -93,7 +98,24 @@ class FluenceServer:
                 returns a reply, or None to leave it to the responder.
             repeat: Begin again after the last line.
         """
-        self._script.write(*lines, repeat=repeat)
+        self._script.script(*lines, repeat=repeat)
+
+    def when(
+        self,
+        *,
+        text: str | re.Pattern[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Lines:
+        """Say what is answered to some requests only: `server.when(text="dragons").script(...)`.
+        These lines come before those for all requests; of two that fit, the later.
+
+        Args:
+            text: In the last user message: a text that it contains, or a pattern found in it.
+            headers: Headers and their values.
+            fields: Fields of the request's JSON and their values, such as `stream=True`.
+        """
+        return self._script.when(Match(text=text, headers=headers or {}, fields=fields))
 
     # ─── what it saw ──────────────────────────────────────────────────────────────────────
 
@@ -127,6 +149,38 @@ class FluenceServer:
         at = self.arrivals
         return max(
             (i + 1 - bisect_left(at, t - period + 1e-9) for i, t in enumerate(at)), default=0
+        )
+
+    def assert_requested(
+        self,
+        times: int | None = None,
+        /,
+        *,
+        text: str | re.Pattern[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> list[Received]:
+        """Assert that such requests came, and return them.
+
+        Args:
+            times: How many; without it, at least one.
+            text: See `when`, as for the others.
+            headers: Headers and their values.
+            fields: Fields of the request's JSON and their values.
+
+        Raises:
+            AssertionError: Others came; the message shows all.
+        """
+        match = Match(text=text, headers=headers or {}, fields=fields)
+        found = [each for each in self.requests if match.fits(each.headers, each.body)]
+        if len(found) == times or (times is None and found):
+            return found
+        wanted = "at least 1" if times is None else f"exactly {times}"
+        such = f" with {match}" if str(match) else ""
+        raise AssertionError(
+            f"requests{such}: expected {wanted}, and of {len(self.requests)} that came "
+            f"{len(found)} fit:\n"
+            f"{table(self.requests, match)}"
         )
 
     async def wait_until_idle(self, timeout: float = 1.0, *, connections: int = 0) -> None:

@@ -104,7 +104,7 @@ class AiohttpResponse:
 
     def _broken(self, error: BaseException) -> BodyBroken:
         failure = BodyBroken(f"the body from {authority(self._url)} broke off: {brief(error)}")
-        failure.__cause__ = error
+        failure.__cause__ = error if isinstance(error, OSError) else None  # a parser quotes bytes
         return failure
 
     def cut_off(self) -> None:

@@ -7,8 +7,11 @@ one for each, or none.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
+
+from anyio.lowlevel import checkpoint
 
 from ._base import BodyBroken, Response
 from ._failures import authority
@@ -16,6 +19,7 @@ from ._failures import authority
 __all__ = ["decoded"]
 
 _PIECE = 256 * 1024
+_NAME = re.compile("[a-z]{1,8}")  # anything else may hold what we sent
 _GZIP, _ZLIB, _RAW = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
@@ -47,7 +51,9 @@ class _Decoded:
     async def receive(self, deadline: float) -> bytes:
         inflate = self._inflate
         if self._encoding not in ("gzip", "x-gzip", "deflate"):
-            raise self._undecodable(f"content-encoding {self._encoding!r}, which was not asked for")
+            name = self._encoding if _NAME.fullmatch(self._encoding) else "unknown"
+            raise self._undecodable(f"content-encoding {name!r}, which was not asked for")
+        await checkpoint()  # much may come out without a wait: others have their turn in between
         try:
             while not (piece := inflate.take()):
                 data = await self._response.receive(deadline)

@@ -8,10 +8,12 @@ a warning. Rejected: reaching into asyncio's transports once their loop is gone.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
-__all__ = ["KEEPALIVE_S", "before_the_loop_ends", "dismiss"]
+__all__ = ["KEEPALIVE_S", "before_the_loop_ends", "close_here", "dismiss"]
 
 KEEPALIVE_S = 15.0
 """How long a connection may be idle: less than most servers allow."""
@@ -34,6 +36,12 @@ def dismiss(guard: AsyncGenerator[None, None]) -> None:
     """Forget about it, because all is closed."""
     with suppress(StopIteration):
         guard.aclose().send(None)
+
+
+def close_here(opened: Any) -> None:
+    """Close a socket in this process, with no run to tell."""
+    if (descriptor := opened.detach()) != -1:
+        socket.close(descriptor)
 
 
 async def _guard(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:

@@ -108,7 +108,8 @@ class AiohttpTransport:
                 raise SendTimeout(f"{authority(request.url)} did not answer in time") from None
             if (failure := _sending_failed(request, body.line, error)) is None:
                 raise
-            raise failure from error
+            # What is no HTTP may quote the request: its parser's error does not go along.
+            raise failure from None if isinstance(failure, ProtocolViolated) else error
         finally:
             self._watchdog.forget(sending)
         assert body.line is not None

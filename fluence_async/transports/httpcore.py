@@ -8,7 +8,6 @@ for) until the request's head is written; of httpcore2's own timeouts each stage
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,7 +32,7 @@ from ._base import (
 from ._failures import authority, brief, connecting_failed
 from ._head import read_head, write_head
 from ._inflate import decoded
-from ._lifetime import KEEPALIVE_S, before_the_loop_ends, dismiss
+from ._lifetime import KEEPALIVE_S, before_the_loop_ends, close_here, dismiss
 from ._proxies import Proxies, credentials
 
 __all__ = ["HttpcoreTransport"]
@@ -63,6 +62,7 @@ class HttpcoreTransport:
         self._proxies = Proxies(trust_env=trust_env)
         self._network = _Network()
         self._pools: dict[tuple[bool, str | None], httpcore2.AsyncConnectionPool] = {}
+        self._alive: set[_Response] = set()  # or a dropped one's generators would close at once
         self._closed = False
         self._guard = before_the_loop_ends(self._close)
 
@@ -106,7 +106,7 @@ class HttpcoreTransport:
             except ProtocolViolated:
                 await answer.aclose()
                 raise
-            return decoded(_Response(request.url, answer, headers), request.url)
+            return decoded(_Response(request.url, answer, headers, self._alive), request.url)
         raise failure
 
     def _pool(self, url: str) -> httpcore2.AsyncConnectionPool:
@@ -134,6 +134,8 @@ class HttpcoreTransport:
     async def _close(self) -> None:
         self._closed = True
         with trio.CancelScope(shield=True):  # it waits for no network
+            while self._alive:
+                await self._alive.pop().aclose()
             while self._pools:
                 await self._pools.popitem()[1].aclose()
 
@@ -141,7 +143,7 @@ class HttpcoreTransport:
         """Drop every connection without the loop; see `Transport.abandon`."""
         self._closed = True
         for opened in self._network.sockets:
-            _close_here(opened)
+            close_here(opened)
         self._pools.clear()
         dismiss(self._guard)
 
@@ -202,7 +204,15 @@ class _Progress:
 class _Response:
     """The head of an answer, and its body to be pulled."""
 
-    def __init__(self, url: str, answer: httpcore2.Response, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        answer: httpcore2.Response,
+        headers: Mapping[str, str],
+        alive: set[_Response],
+    ) -> None:
+        self._alive = alive
+        alive.add(self)
         self.status: int = answer.status
         self.headers = headers
         self._url = url
@@ -231,7 +241,7 @@ class _Response:
         except _FAILURES as error:
             raise BodyBroken(
                 f"the body from {authority(self._url)} broke off: {brief(error)}"
-            ) from error
+            ) from error if isinstance(error, httpcore2.NetworkError) else None
         finally:
             self._reading = False
             if not data:
@@ -252,6 +262,7 @@ class _Response:
         if self._closed:
             return
         self._closed = True
+        self._alive.discard(self)
         with trio.CancelScope(shield=True):  # it waits for no network
             await self._pieces.aclose()
             await self._answer.aclose()
@@ -262,7 +273,7 @@ class _Response:
             self._token.run_sync_soon(self._close_soon)
         except trio.RunFinishedError:
             if not self._closed:  # else it went back to the pool
-                _close_here(self._socket)
+                close_here(self._socket)
 
     def _close_soon(self) -> None:
         if self._closed:
@@ -270,13 +281,17 @@ class _Response:
         self._socket.close()
         if not self._reading:
             with suppress(RuntimeError):  # the run is ending, and closes generators by itself
-                trio.lowlevel.spawn_system_task(self._close)
+                trio.lowlevel.spawn_system_task(self._close_dropped)
+
+    async def _close_dropped(self) -> None:
+        with suppress(RuntimeError):  # trio closes what is collected, too; and it ends a run
+            await self._close()
 
 
 def _sending_failed(
     request: Request, progress: _Progress, error: Exception
 ) -> TransportError | ValueError:
-    """What the seam calls an error of httpcore2."""
+    """What the seam calls an error of httpcore2; one of its parser does not go along."""
     where = authority(request.url)
     failure: TransportError
     if isinstance(error, httpcore2.LocalProtocolError):  # its text may quote the key
@@ -290,11 +305,5 @@ def _sending_failed(
             f"{where} closed the connection before it answered: {brief(error)}",
             reused=progress.reused,
         )
-    failure.__cause__ = error
+    failure.__cause__ = None if isinstance(failure, ProtocolViolated) else error
     return failure
-
-
-def _close_here(opened: trio.socket.SocketType) -> None:
-    """Close a socket in this process, with no run to tell."""
-    if (descriptor := opened.detach()) != -1:
-        socket.close(descriptor)

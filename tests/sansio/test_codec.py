@@ -30,6 +30,7 @@ from fluence_async._sansio.surrogates import SurrogateJoiner
 from fluence_async.errors import (
     APIStatusError,
     BadChunkError,
+    BadRequestError,
     FluenceError,
     ResponseError,
     StreamInterruptedError,
@@ -220,7 +221,7 @@ def test_the_servers_people_run_are_understood(body: dict[str, Any], keep_raw: b
         (answer_with({"content": "a"}, x_new={"deep": [None, {}]}), None),
         ({**answer_with({"content": "a"}), "id": "c", "created": None, "model": None}, None),
         ({**answer_with({"content": "a"}), "created": "0", "usage": None}, None),
-        ({**answer_with({"content": "a"}), "created": 0.0, "error": None}, None),
+        ({**answer_with({"content": "a"}), "created": 0.5, "error": None}, None),
         ({**answer_with({"content": "a"}), "error": {}}, None),
         ({**answer_with({"content": "a"}), "error": ""}, None),
         (b"\xef\xbb\xbf" + dumps(answer_with({"content": "a"})), None),
@@ -290,8 +291,8 @@ def test_an_answer_without_choices_is_one_but_a_body_without_any_is_not() -> Non
         (b'{"choices": [], "created": NaN}', "NaN"),
         (b'{"choices": [], "created": "yesterday"}', "created"),
         (b'{"choices": [], "created": 1' + b"0" * 5000 + b"}", "digits"),
-        (b'{"choices": ' + b"[" * 100_000, "nested too deep"),
-        (b'{"a": ' * 100_000, "nested too deep"),
+        (b'{"choices": ' + b"[" * 30_000, "nested too deep"),
+        (b'{"a": ' * 30_000, "nested too deep"),
         (b"\xff\xfe{}", "Expecting value"),
     ],
     ids=lambda value: ascii(value[:30]) if isinstance(value, bytes) else "",
@@ -645,6 +646,17 @@ VLLM_CHUNK = {
         ({"choices": [{"delta": {"content": "x"}}], "error": False}, "x"),
         ({"choices": [{"delta": {"content": "x"}}], "usage": {"total_tokens": None}}, "x"),
         ({"choices": [{"delta": {"content": "x"}}], "created": "1735689600"}, "x"),
+        ({"choices": [{"delta": {"content": "x"}}], "created": 1735689600.25}, "x"),
+        ({"choices": [{"delta": {"content": "x"}}], "message": "so far so good"}, "x"),
+        ({"choices": [{"delta": {"content": [{"type": "text", "text": "x"}]}}]}, "x"),
+        (
+            {
+                "choices": [
+                    {"delta": {"content": [{"type": "thinking"}, {"type": "text", "text": "x"}]}}
+                ]
+            },
+            "x",
+        ),
         ({"choices": [{"delta": {"content": "x"}}], "x_new": {"a": [None, 1e5, {}]}}, "x"),
         ({"choices": [{"delta": {"content": "x"}, "finish_reason": "some_new_reason"}]}, "x"),
         ({"choices": [{"delta": {"content": "x"}, "finish_reason": "error"}]}, "x"),
@@ -785,8 +797,8 @@ def test_it_says_how_far_it_is() -> None:
         (b"[DONE] trailing", "Expecting value"),
         (b"[DONE][DONE]", "Expecting value"),
         (b"[done]", "Expecting value"),
-        (b"[" * 100_000, "nested too deep"),
-        (b'{"a":' * 100_000, "nested too deep"),
+        (b"[" * 30_000, "nested too deep"),
+        (b'{"a":' * 30_000, "nested too deep"),
         (b'{"created": NaN}', "NaN"),
         (b'{"logprobs": -Infinity}', "-Infinity"),
         (b'{"created": 1' + b"0" * 5000 + b"}", "digits"),
@@ -796,6 +808,7 @@ def test_it_says_how_far_it_is() -> None:
         (b'{"choices": [{"delta": "x"}]}', r"\$\.choices\[0\]\.delta"),
         (b'{"choices": [{"delta": {"content": 5}}]}', r"\.delta\.content"),
         (b'{"choices": [{"delta": {"content": ["x"]}}]}', r"\.delta\.content"),
+        (b'{"choices": [{"delta": {"content": [{"type": "text"}]}}]}', r"\.delta\.content"),
         (b'{"choices": [{"delta": {"content": {}}}]}', r"\.delta\.content"),
         (b'{"choices": [{"delta": {"tool_calls": [{"index": "x"}]}}]}', r"\.index"),
         (b'{"choices": [{"index": true}]}', r"\.index"),
@@ -848,6 +861,18 @@ def test_an_event_beyond_the_bound_ends_the_stream_after_what_came_before_it() -
 
 
 # ─── streams: errors of the server ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("keep_raw", [False, True])
+def test_an_error_without_an_error_key_is_an_error(keep_raw: bool) -> None:
+    bare = {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400}
+    decoder, chunks = fed(stream_of(text_chunk("a"), bare, b"[DONE]"), keep_raw=keep_raw)
+    assert [chunk.text for chunk in chunks] == ["a"]
+    assert isinstance(decoder.error, StreamServerError)
+    assert decoder.error.status_code == 400
+    assert "too long" in str(decoder.error)
+    with pytest.raises(BadRequestError, match="too long"):
+        completion_of(bare, keep_raw=keep_raw)
 
 
 @pytest.mark.parametrize(("code", "status", "kind", "retried"), CODES)

@@ -18,7 +18,7 @@ from fluence_async import (
     StreamInterruptedError,
     Timeout,
 )
-from fluence_async.testing import FAULTS, Close, Fault, FluenceServer, Pause, Stream
+from fluence_async.testing import BOMBS, FAULTS, Close, Fault, FluenceServer, Pause, Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -49,25 +49,40 @@ async def ask(fluence: FluenceSession, *, stream: bool) -> str:
         return "".join([chunk.text async for chunk in chunks])
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
-async def test_every_fault_ends_as_it_must(fault: Fault) -> None:
-    async with opened(timeout=fault.timeout) as (server, fluence):
-        server.script(*fault.script, repeat=True)
-        if fault.raises is None:
-            assert await ask(fluence, stream=fault.stream) == fault.text
-        else:
-            with pytest.raises(fault.raises) as caught:
-                await ask(fluence, stream=fault.stream)
-            error = caught.value
-            assert type(error) is fault.raises
-            assert getattr(error, "clock", None) == fault.clock
-            partial = error.partial if isinstance(error, StreamError) else None
-            assert (partial.text if partial is not None else "") == fault.text
-            assert server.api_key not in str(error) + repr(error)
-        assert len(server.requests) == fault.attempts
-        if fault.attempts > 1:
-            keys = {request.headers["idempotency-key"] for request in server.requests}
-            assert len(keys) == 1
+class TestFaults:
+    @pytest.fixture(params=["aiohttp", "aiohttp in pure Python", "httpcore2"])
+    def anyio_backend(
+        self, request: pytest.FixtureRequest, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    ) -> str:
+        from aiohttp.http_parser import HttpResponseParser, HttpResponseParserPy
+
+        pure = request.param.endswith("Python") or HttpResponseParser is HttpResponseParserPy
+        if pure and request.param != "httpcore2":
+            if fault in BOMBS or len(fault.text) > 2**16:
+                pytest.skip("paused while it reads, that parser may forget to go on (3.14.5)")
+            monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", HttpResponseParserPy)
+        return "trio" if request.param == "httpcore2" else "asyncio"
+
+    @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+    async def test_every_fault_ends_as_it_must(self, fault: Fault) -> None:
+        async with opened(timeout=fault.timeout) as (server, fluence):
+            server.script(*fault.script, repeat=True)
+            if fault.raises is None:
+                assert await ask(fluence, stream=fault.stream) == fault.text
+            else:
+                with pytest.raises(fault.raises) as caught:
+                    await ask(fluence, stream=fault.stream)
+                error = caught.value
+                assert type(error) is fault.raises
+                assert getattr(error, "clock", None) == fault.clock
+                partial = error.partial if isinstance(error, StreamError) else None
+                assert (partial.text if partial is not None else "") == fault.text
+                assert server.api_key not in str(error) + repr(error)
+            assert len(server.requests) == fault.attempts
+            assert server.executions <= 1 or fault.raises
+            if fault.attempts > 1:
+                keys = {request.headers["idempotency-key"] for request in server.requests}
+                assert len(keys) == 1
 
 
 async def test_no_server_is_named_with_host_and_port() -> None:

@@ -6,33 +6,30 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ..received import Match
 from ..replies import ReplyLike
 from ..turn import Turn
-from . import Responder
+from . import Responder, models_of
 
-__all__ = ["Line", "Script"]
+__all__ = ["Line", "Lines", "Script"]
 
 Line: TypeAlias = ReplyLike | Callable[[Turn], ReplyLike | None]
 """A reply, or a function that is asked for one at each request from there on."""
 
 
-class Script:
-    """Plays its lines, then leaves the answering to `after`."""
+class Lines:
+    """Replies in order."""
 
-    def __init__(self, after: Responder) -> None:
-        self._after = after
+    def __init__(self) -> None:
         self._lines: deque[Line] = deque()
         self._repeat = False
 
-    def __repr__(self) -> str:
-        return f"Script({list(self._lines)})"
-
-    def write(self, *lines: Line, repeat: bool = False) -> None:
-        """Replace the script.
+    def script(self, *lines: Line, repeat: bool = False) -> None:
+        """Replace what was written before.
 
         Args:
-            lines: One for each request. A function answers every request from its turn on; if
-                it returns None, the request is answered as if there were no script.
+            lines: One for each request. A function answers every request from its turn on: it
+                takes the `Turn` and returns a reply, or None to leave it to the responder.
             repeat: Begin again after the last line.
         """
         for line in lines:
@@ -41,14 +38,47 @@ class Script:
         self._repeat = repeat
         self._lines = deque(lines)
 
+    def next(self, turn: Turn) -> ReplyLike | None:
+        """The next line; None if another is to answer."""
+        if not self._lines:
+            return None
+        line = self._lines[0]
+        if callable(line):
+            return line(turn)
+        self._lines.rotate(-1) if self._repeat else self._lines.popleft()
+        return line
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self._lines)})"
+
+
+class Script(Lines):
+    """Lines for all requests and lines for some, and who answers after them."""
+
+    def __init__(self, after: Responder) -> None:
+        super().__init__()
+        self._after = after
+        self._parts: list[tuple[Match, Lines]] = []
+        self.models: tuple[str, ...] | None = models_of(after)
+
+    def when(self, match: Match) -> Lines:
+        """Lines for the requests that `match` means, before those for all. Of two such parts that
+        fit, the one that was written later answers."""
+        for known, lines in self._parts:
+            if known == match:
+                return lines
+        self._parts.insert(0, (match, lines := Lines()))
+        return lines
+
+    def forget(self) -> None:
+        """Forget every line."""
+        self.script()
+        self._parts.clear()
+
     async def respond(self, turn: Turn) -> ReplyLike:
         """The next line."""
-        reply: ReplyLike | None = None
-        if self._lines:
-            line = self._lines[0]
-            if callable(line):
-                reply = line(turn)
-            else:
-                reply = line
-                self._lines.rotate(-1) if self._repeat else self._lines.popleft()
+        for match, lines in self._parts:
+            if match.fits(turn.headers, turn.body) and (reply := lines.next(turn)) is not None:
+                return reply
+        reply = self.next(turn)
         return await self._after.respond(turn) if reply is None else reply
