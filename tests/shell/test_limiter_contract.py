@@ -155,7 +155,7 @@ BREACHES: list[tuple[str, Factory]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "factory"), BREACHES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("name", "factory"), BREACHES, ids=[name for name, _ in BREACHES])
 async def test_a_limiter_that_breaks_it_is_found_out(
     name: str, factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
