@@ -26,6 +26,7 @@ from ._line import Line
 __all__ = ["Limiter", "LimiterSnapshot", "Permit"]
 
 _S = 1_000_000_000
+Policy = Literal["any", "any-strict", "window"]
 _POLICIES: Final = ("any", "any-strict", "window")
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
 
@@ -150,7 +151,7 @@ class Limiter:
         self,
         limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
         *,
-        policy: Literal["any", "any-strict", "window"] = "any",
+        policy: Policy = "any",
         clock: Callable[[], int] = time.monotonic_ns,
         reserve: float = 0.06,
         margin_s: float = 0.05,
