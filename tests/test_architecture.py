@@ -50,10 +50,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching codec docstring error_bodies fold lenient_json"
-        " metering origin"
-        " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
-        " tool_calls",
+        "answer_type bucket budget caching codec counter docstring error_bodies fold learning"
+        " learnt lenient_json metering origin partial_json rate_headers rate_limit request retry"
+        " schema secret sse surrogates tool_calls watch",
     ),
     "tools": ("tools",),
     "transports": package(

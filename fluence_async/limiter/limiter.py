@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal
 
 import msgspec
 from anyio import WouldBlock
 
-from .._sansio.bucket import DONE, FRESH, Bucket, Claim, WindowSnapshot
+from .._sansio.bucket import DONE, FRESH, Bucket, Claim
+from .._sansio.learning import LearningBucket
+from .._sansio.learnt import WindowSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
+from ..meta import RateLimitSnapshot
 from ._line import Line
 
 __all__ = ["Limiter", "LimiterSnapshot", "Permit"]
 
 _S = 1_000_000_000
+Policy = Literal["any", "any-strict", "window"]
+_POLICIES: Final = ("any", "any-strict", "window")
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
 
 
@@ -61,15 +67,39 @@ class Permit(Claim):
         """The first byte may have left this machine: the unit cannot be given back any more."""
         self._store.sent(self)
 
-    def settle(self, *, costs: Mapping[str, int] | None = None) -> None:
+    def settle(
+        self,
+        *,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool = True,
+        reports: Sequence[RateLimitSnapshot] = (),
+    ) -> None:
         """The response's headers are here, so the request has arrived: the unit comes back one
         period from now.
 
         Args:
             costs: What it came to, where a dimension's cost was an estimate.
+            accepted: Whether the status is another than 429.
+            reports: What the headers say remains of the limits.
         """
         if FRESH < self.state < DONE:
-            self._line.change(self._store.settle, self, self._line.clock(), costs)
+            line = self._line
+            line.change(self._store.settle, self, line.clock(), costs, accepted, reports)
+
+    def refused(self, retry_after_s: float | None = None, *, for_rate: bool = True) -> None:
+        """The server answered 429: the limiter learns from it, and all who share it pause once,
+        for as long as the server asks.
+
+        Args:
+            retry_after_s: What Retry-After says; None if it says nothing that is to be kept to.
+            for_rate: False for a quota that is used up, from which there is nothing to learn.
+        """
+        self.settle(accepted=False)
+        line = self._line
+        if retry_after_s is not None:
+            line.change(self._store.block, line.clock() + round(retry_after_s * _S))
+        if for_rate and self.state == DONE:
+            line.change(self._store.refused, self, line.clock())
 
     def release(self) -> None:
         """The request is over. If nothing was sent, its unit is free again at once; if it was sent
@@ -90,6 +120,11 @@ class Limiter:
 
     Args:
         limits: `"100/minute"`, or several, or `RateLimit`s; by default the documented two.
+        policy: What the server may be, beside what its limits say. `"any"`: whatever; the limiter
+            begins slowly and learns, from refusals and headers, how deep a burst may be, whether
+            a sliding counter is kept, whether others use the key. `"any-strict"`: the same, and
+            nothing is tried that a sliding counter could refuse. `"window"`: fixed windows, a
+            sliding log or a full token bucket; nothing is learnt.
         clock: Nanoseconds that never go back.
         reserve: The share of each window that only lane 0 may use.
         margin_s: Added to every period and every pause, in seconds: rounding of stamps.
@@ -116,23 +151,31 @@ class Limiter:
         self,
         limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
         *,
+        policy: Policy = "any",
         clock: Callable[[], int] = time.monotonic_ns,
         reserve: float = 0.06,
         margin_s: float = 0.05,
         drift: float = 5e-4,
         unseen_s: float = 10.0,
     ) -> None:
+        if policy not in _POLICIES:
+            raise ValueError(f"policy={policy!r}: one of {', '.join(map(repr, _POLICIES))}")
         if not 0 <= reserve < 1:
             raise ValueError(f"reserve={reserve!r}: must be a share from 0 up to below 1")
         for name, value in {"margin_s": margin_s, "drift": drift, "unseen_s": unseen_s}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value!r}: must be finite and not negative")
-        store = Bucket(
-            read_limits(limits),
-            reserve=reserve,
-            margin=round(margin_s * _S),
-            drift=drift,
-            unseen=round(unseen_s * _S),
+        margins = {
+            "reserve": reserve,
+            "margin": round(margin_s * _S),
+            "drift": drift,
+            "unseen": round(unseen_s * _S),
+        }
+        found = read_limits(limits)
+        store = (
+            Bucket(found, **margins)  # type: ignore[arg-type]
+            if policy == "window"
+            else LearningBucket(found, strict=policy == "any-strict", **margins)
         )
         self._line = Line(store, clock)
 

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Iterable
 
 from .._sansio.rate_limit import RateLimit
-from .limiter import Limiter
+from .limiter import Limiter, Policy
 
 __all__ = ["shared_limiter"]
 
@@ -33,11 +33,11 @@ class _Registry:
         self._kept: dict[str, Limiter] = {}
         self._sweep_at = 64
 
-    def get(self, name: str, limits: Iterable[str | RateLimit]) -> Limiter:
+    def get(self, name: str, limits: Iterable[str | RateLimit], policy: Policy) -> Limiter:
         """The limiter of that name, which obeys these limits too."""
         limiter = self._known.get(name)
         if limiter is None:
-            limiter = self._known[name] = Limiter(limits)
+            limiter = self._known[name] = Limiter(limits, policy=policy)
         else:
             limiter.tighten(limits)
         self._kept[name] = limiter
@@ -62,15 +62,18 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_in_fork)
 
 
-def shared_limiter(name: str, limits: Iterable[str | RateLimit]) -> Limiter:
+def shared_limiter(
+    name: str, limits: Iterable[str | RateLimit], *, policy: Policy = "any"
+) -> Limiter:
     """The process's limiter for a name.
 
     Args:
         name: From `limiter_name(api_key, origin)`.
         limits: What this caller wants obeyed; they stay obeyed by all that share the limiter.
+        policy: As of `Limiter`; the first caller's counts.
 
     Raises:
         ValueError: A limit makes no sense.
     """
     with _registry.lock:
-        return _registry.get(name, limits)
+        return _registry.get(name, limits, policy)

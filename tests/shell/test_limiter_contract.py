@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_the_limiter_of_the_process_passes(check: Check) -> None:
-    await check(shared_limiter)
+    await check(partial(shared_limiter, policy="window"))
 
 
 # ─── and each check can fail ──────────────────────────────────────────────────────────────
@@ -72,11 +73,11 @@ def shut(name: str, limits: Sequence[str]) -> ContractLimiter:
 
 
 def alone(name: str, limits: Sequence[str]) -> ContractLimiter:
-    return Limiter(limits)
+    return Limiter(limits, policy="window")
 
 
 def crowded(name: str, limits: Sequence[str]) -> ContractLimiter:
-    return shared_limiter("one for all", limits)
+    return shared_limiter("one for all", limits, policy="window")
 
 
 class Backwards:
@@ -118,7 +119,7 @@ def backwards(name: str, limits: Sequence[str]) -> ContractLimiter:
 
 def early(name: str, limits: Sequence[str]) -> ContractLimiter:
     halved = [RateLimit(limit.limit, limit.period_s / 2) for limit in map(RateLimit, limits)]
-    return Limiter(halved, margin_s=0, drift=0, unseen_s=0)
+    return Limiter(halved, policy="window", margin_s=0, drift=0, unseen_s=0)
 
 
 class Sloppy(Limiter):
@@ -130,7 +131,7 @@ class Sloppy(Limiter):
         return await super().acquire(**how)
 
 
-def broken(kind: type[Limiter]) -> Factory:
+def broken(kind: Callable[..., Limiter]) -> Factory:
     return lambda name, limits: kind(limits)
 
 
@@ -141,16 +142,16 @@ BREACHES: list[tuple[str, Factory]] = [
     ("a_sent_request_without_an_answer_keeps_its_unit", early),
     ("a_permit_that_is_forgotten_comes_back", shut),
     ("a_permit_bears_any_call_in_any_order", shut),
-    ("a_cost_that_never_fits_is_refused", broken(Sloppy)),
-    ("other_costs_are_counted_too", broken(Sloppy)),
+    ("a_cost_that_never_fits_is_refused", broken(partial(Sloppy, policy="window"))),
+    ("other_costs_are_counted_too", broken(partial(Sloppy, policy="window"))),
     ("all_windows_hold_together", opened),
     ("many_tasks_never_pass_the_limit", opened),
     ("limiters_of_one_name_share_their_units", alone),
     ("limiters_of_other_names_do_not", crowded),
     ("callers_are_served_in_the_order_in_which_they_came", backwards),
-    ("interactive_calls_go_before_batch_calls", broken(Laneless)),
+    ("interactive_calls_go_before_batch_calls", broken(partial(Laneless, policy="window"))),
     ("a_call_that_is_cancelled_while_it_waits_leaves_nothing", shut),
-    ("a_deadline_ends_the_wait", broken(Sloppy)),
+    ("a_deadline_ends_the_wait", broken(partial(Sloppy, policy="window"))),
     ("a_pause_holds_all", opened),
 ]
 
