@@ -173,7 +173,7 @@ class Exchange:
         try:
             response = await self.transport.send(request)
             if permit is not None:
-                reports = rate_reports(response.headers, now=time.time())
+                reports = rate_reports(response.headers, now=time.time()) if permit.learns else ()
                 permit.settle(accepted=response.status != 429, reports=reports)
         except SendTimeout as error:
             ran_out: Clock = "total" if until == call.total_at else "first_byte"

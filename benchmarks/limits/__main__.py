@@ -22,7 +22,7 @@ from .servers import SERVERS
 
 CALLS = 3000
 SENDERS: dict[str, Callable[..., Any]] = {
-    "fluence_async": Ours,
+    'fluence_async, policy="any"': Ours,
     'fluence_async, policy="window"': partial(Ours, policy="window"),
     **PEERS,
 }

@@ -137,6 +137,8 @@ class Bucket:
         unseen: How long an unanswered request may still arrive after it was given up, in ns.
     """
 
+    learns = False
+
     __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
 
     def __init__(

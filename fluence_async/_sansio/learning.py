@@ -47,6 +47,8 @@ class LearningBucket(Bucket):
         options: As of `Bucket`.
     """
 
+    learns = True
+
     __slots__ = (
         "_history", "_memory", "_pause", "_proven_at", "_quiet", "_settled", "_strict", "_taken",
         "_taught_at", "_trials", "_unsure", "_withholds", "watches",

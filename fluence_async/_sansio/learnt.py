@@ -11,7 +11,7 @@ import msgspec
 from .counter import ALL_PARTS
 from .rate_limit import RateLimit
 
-__all__ = ["Learnt", "WindowSnapshot"]
+__all__ = ["Learnt", "LimiterSnapshot", "WindowSnapshot"]
 
 
 class Learnt(msgspec.Struct, kw_only=True):
@@ -64,3 +64,19 @@ class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     left: int
     next_free_s: float | None
     learnt: Learnt | None = None
+
+
+class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A limiter at one moment.
+
+    Attributes:
+        windows: Its windows.
+        waiting: Calls that wait, of all loops and threads.
+        paused_s: Seconds until the pause that the server asked for is over; 0 if there is none.
+    """
+
+    __module__ = "fluence_async.limiter"
+
+    windows: tuple[WindowSnapshot, ...]
+    waiting: int
+    paused_s: float

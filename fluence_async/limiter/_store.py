@@ -26,6 +26,11 @@ class Store(Protocol):
     """What `Bucket` does, and any other store after it."""
 
     @property
+    def learns(self) -> bool:
+        """Whether reports of what remains are of any use."""
+        ...
+
+    @property
     def blocked_until(self) -> int:
         """Nobody takes before this."""
         ...

@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-import msgspec
 from anyio import WouldBlock
 
 from .._sansio.bucket import DONE, FRESH, Bucket, Claim
 from .._sansio.learning import LearningBucket
-from .._sansio.learnt import WindowSnapshot
+from .._sansio.learnt import LimiterSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ..meta import RateLimitSnapshot
 from ._line import Line
@@ -29,20 +28,6 @@ _S = 1_000_000_000
 Policy = Literal["any", "any-strict", "window"]
 _POLICIES: Final = ("any", "any-strict", "window")
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
-
-
-class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A limiter at one moment.
-
-    Attributes:
-        windows: Its windows.
-        waiting: Calls that wait, of all loops and threads.
-        paused_s: Seconds until the pause that the server asked for is over; 0 if there is none.
-    """
-
-    windows: tuple[WindowSnapshot, ...]
-    waiting: int
-    paused_s: float
 
 
 class Permit(Claim):
@@ -62,6 +47,11 @@ class Permit(Claim):
         self.waited_s: float = 0.0
         self._line = line
         self._store = line.store  # after a fork the line has another
+
+    @property
+    def learns(self) -> bool:
+        """Whether its limiter makes use of what the response's headers say of the limits."""
+        return self._store.learns
 
     def sent(self) -> None:
         """The first byte may have left this machine: the unit cannot be given back any more."""
@@ -120,11 +110,11 @@ class Limiter:
 
     Args:
         limits: `"100/minute"`, or several, or `RateLimit`s; by default the documented two.
-        policy: What the server may be, beside what its limits say. `"any"`: whatever; the limiter
-            begins slowly and learns, from refusals and headers, how deep a burst may be, whether
-            a sliding counter is kept, whether others use the key. `"any-strict"`: the same, and
-            nothing is tried that a sliding counter could refuse. `"window"`: fixed windows, a
-            sliding log or a full token bucket; nothing is learnt.
+        policy: How the server may count. `"window"`: as its limits say, in fixed windows, by a
+            sliding log or a full token bucket; all units can be had at once, nothing is learnt.
+            `"any"`: however; the limiter begins slowly and learns, from refusals and headers, how
+            deep a burst may be, whether a sliding counter is kept, whether others use the key.
+            `"any-strict"`: the same, and nothing is tried that a sliding counter could refuse.
         clock: Nanoseconds that never go back.
         reserve: The share of each window that only lane 0 may use.
         margin_s: Added to every period and every pause, in seconds: rounding of stamps.
@@ -151,7 +141,7 @@ class Limiter:
         self,
         limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
         *,
-        policy: Policy = "any",
+        policy: Policy = "window",
         clock: Callable[[], int] = time.monotonic_ns,
         reserve: float = 0.06,
         margin_s: float = 0.05,

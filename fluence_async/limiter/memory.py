@@ -63,7 +63,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def shared_limiter(
-    name: str, limits: Iterable[str | RateLimit], *, policy: Policy = "any"
+    name: str, limits: Iterable[str | RateLimit], *, policy: Policy = "window"
 ) -> Limiter:
     """The process's limiter for a name.
 

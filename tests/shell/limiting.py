@@ -33,7 +33,7 @@ def virtual(*limits: str, **options: Any) -> Limiter:
             now = round(anyio.current_time() * 1e9)
         return now
 
-    return Limiter(limits, clock=clock, **{"policy": "window", **options})
+    return Limiter(limits, clock=clock, **options)
 
 
 async def all_parked() -> None:
@@ -99,7 +99,7 @@ DEADLOCK_S = 20
 
 
 def quick(limit: str = "2/0.01s", **options: Any) -> Limiter:
-    return Limiter(limit, policy="window", margin_s=0, drift=0, reserve=0, **options)
+    return Limiter(limit, margin_s=0, drift=0, reserve=0, **options)
 
 
 async def calls(limiter: Limiter, count: int, note: Callable[[], None] = lambda: None) -> None:

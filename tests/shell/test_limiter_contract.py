@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_the_limiter_of_the_process_passes(check: Check) -> None:
-    await check(partial(shared_limiter, policy="window"))
+    await check(shared_limiter)
 
 
 # ─── and each check can fail ──────────────────────────────────────────────────────────────
@@ -73,11 +72,11 @@ def shut(name: str, limits: Sequence[str]) -> ContractLimiter:
 
 
 def alone(name: str, limits: Sequence[str]) -> ContractLimiter:
-    return Limiter(limits, policy="window")
+    return Limiter(limits)
 
 
 def crowded(name: str, limits: Sequence[str]) -> ContractLimiter:
-    return shared_limiter("one for all", limits, policy="window")
+    return shared_limiter("one for all", limits)
 
 
 class Backwards:
@@ -119,7 +118,7 @@ def backwards(name: str, limits: Sequence[str]) -> ContractLimiter:
 
 def early(name: str, limits: Sequence[str]) -> ContractLimiter:
     halved = [RateLimit(limit.limit, limit.period_s / 2) for limit in map(RateLimit, limits)]
-    return Limiter(halved, policy="window", margin_s=0, drift=0, unseen_s=0)
+    return Limiter(halved, margin_s=0, drift=0, unseen_s=0)
 
 
 class Sloppy(Limiter):
@@ -131,7 +130,7 @@ class Sloppy(Limiter):
         return await super().acquire(**how)
 
 
-def broken(kind: Callable[..., Limiter]) -> Factory:
+def broken(kind: type[Limiter]) -> Factory:
     return lambda name, limits: kind(limits)
 
 
@@ -142,16 +141,16 @@ BREACHES: list[tuple[str, Factory]] = [
     ("a_sent_request_without_an_answer_keeps_its_unit", early),
     ("a_permit_that_is_forgotten_comes_back", shut),
     ("a_permit_bears_any_call_in_any_order", shut),
-    ("a_cost_that_never_fits_is_refused", broken(partial(Sloppy, policy="window"))),
-    ("other_costs_are_counted_too", broken(partial(Sloppy, policy="window"))),
+    ("a_cost_that_never_fits_is_refused", broken(Sloppy)),
+    ("other_costs_are_counted_too", broken(Sloppy)),
     ("all_windows_hold_together", opened),
     ("many_tasks_never_pass_the_limit", opened),
     ("limiters_of_one_name_share_their_units", alone),
     ("limiters_of_other_names_do_not", crowded),
     ("callers_are_served_in_the_order_in_which_they_came", backwards),
-    ("interactive_calls_go_before_batch_calls", broken(partial(Laneless, policy="window"))),
+    ("interactive_calls_go_before_batch_calls", broken(Laneless)),
     ("a_call_that_is_cancelled_while_it_waits_leaves_nothing", shut),
-    ("a_deadline_ends_the_wait", broken(partial(Sloppy, policy="window"))),
+    ("a_deadline_ends_the_wait", broken(Sloppy)),
     ("a_pause_holds_all", opened),
 ]
 

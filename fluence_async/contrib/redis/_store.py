@@ -12,11 +12,12 @@ reached gives nothing for five seconds; then each process keeps to its share of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..._sansio.bucket import DONE, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
 from ..._sansio.rate_limit import RateLimit
 from ...limiter._line import Line
+from ...meta import RateLimitSnapshot
 from ._units import Ask, Carrier, News, Terms, Unit, Units, in_words
 
 __all__ = ["RedisStore"]
@@ -30,6 +31,8 @@ RENEWED = 10 * _S
 
 class RedisStore:
     """See `limiter._store.Store`; all of it under the line's lock, the courier's work apart."""
+
+    learns = False
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class RedisStore:
         if now < self.down_since + _CLOSED:
             return self.down_since + _CLOSED
         if self._share is None:
-            self._share = self._begin_share(now)
+            self._share = self._units.share(self.terms, self._limits, now - self._longest)
         wake = self._share.take(claim, now, lane)
         if not wake:
             unit = self._units.new(claim.costs)
@@ -102,19 +105,6 @@ class RedisStore:
             self._units.keep(unit, now - self._longest)
             self._units.hold(claim, unit)
         return wake
-
-    def _begin_share(self, now: int) -> Bucket:
-        """This process's part of the limits, less what it used before."""
-        share = self.terms.share(self._limits)
-        self._units.forget(now - self._longest)
-        for unit in self._units.kept:
-            unit.share = share
-            for window in share.windows:
-                cost = unit.costs.get(window.dimension, 0)
-                window.free -= cost
-                if cost and unit.arrived:
-                    window.put(unit.arrived + window.hold, cost)
-        return share
 
     def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
         """When Redis said, if it did."""
@@ -127,7 +117,14 @@ class RedisStore:
         if claim.state == HELD:
             claim.state = SENT
 
-    def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
+    def settle(
+        self,
+        claim: Claim,
+        ub: int,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+    ) -> None:
         """It had arrived by `ub`, and came to `costs`."""
         if claim.state not in (HELD, SENT):
             return
@@ -151,6 +148,9 @@ class RedisStore:
                 unit.share.release(claim, now)
             claim.state = DONE
             self._drop(unit)
+
+    def refused(self, claim: Claim, now: int) -> None:
+        """Nothing is learnt from it here."""
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`: everybody, once the others hear of it."""

@@ -132,6 +132,19 @@ class Units:
             if not unit.arrived or unit.arrived > since
         }
 
+    def share(self, terms: Terms, limits: Iterable[RateLimit], since: int) -> Bucket:
+        """This process's part of the limits, less what it used before."""
+        share = terms.share(limits)
+        self.forget(since)
+        for unit in self.kept:
+            unit.share = share
+            for window in share.windows:
+                cost = unit.costs.get(window.dimension, 0)
+                window.free -= cost
+                if cost and unit.arrived:
+                    window.put(unit.arrived + window.hold, cost)
+        return share
+
     def orphan(self) -> None:
         """No claim has any, any more."""
         self._held = {}
