@@ -17,12 +17,13 @@ import msgspec
 
 from .cache import cache
 from .calls import CALLS, compared, opened_workers
+from .hooks import hooks
 from .imports import imports
 from .limiter import limiter
 from .partial import partial
 from .table import Table
 
-BENCHMARKS = (*CALLS, "limiter", "partial", "cache", "import")
+BENCHMARKS = (*CALLS, "limiter", "partial", "cache", "hooks", "import")
 LIBRARIES = ("aiohttp", "msgspec", "anyio", "openai", "httpx2", "httpx")
 
 
@@ -74,6 +75,8 @@ def tables(names: list[str], *, quick: bool) -> Iterator[Table]:
         yield from partial(quick=quick)
     if "cache" in names:
         yield from cache(quick=quick)
+    if "hooks" in names:
+        yield from hooks(quick=quick)
     if "import" in names:
         yield from imports(quick=quick)
 

@@ -24,6 +24,7 @@ from ._exchange import Begin, Exchange
 from ._sansio.caching import is_whole
 from ._sansio.codec import is_json
 from .cache._flight import Flight, Tape, View
+from .cache._lease import Lease
 from .errors import APITimeoutError, BudgetExceededError, FluenceError, LimitWaitError, StreamError
 from .stream import ChatStream
 from .transports._base import Response
@@ -60,8 +61,10 @@ async def _answered(exchange: Exchange, call: Call, begin: Begin[T]) -> T:
         with flight:
             if flight.take_lead(stream=call.stream):
                 return await _lead(exchange, call, flight, begin)
-            if flight.error is None and flight.tape is None:
-                await _wait(call, flight)
+            nothing_yet = flight.error is None and flight.tape is None
+            if nothing_yet and not await _waited(exchange, call, flight):
+                exchange.telling.looked(call)
+                return await exchange.run_untold(call, begin)
             if flight.error is not None and flight.stream is call.stream:
                 exchange.telling.looked(call, coalesced=True)
                 _share(exchange, call, flight.error)
@@ -92,11 +95,12 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
     assert call.cached is not None
     tape: Tape | None = None
     shared: FluenceError | None = None
+    lease = Lease(call.cached)
 
     async def record(exchange: Exchange, call: Call, response: Response) -> T:
         nonlocal tape
         streamed = call.stream and not is_json(response.headers.get("content-type", ""))
-        keep = partial(_keep, exchange, call, flight)
+        keep = partial(_keep, exchange, call, flight, lease)
         recorded = Tape(response, streamed=streamed, on_end=keep)
         recorded.request_id = call.meta.request_id
         view = View(recorded, flight, headers=response.headers)
@@ -110,6 +114,8 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
 
     try:
         recording = await call.cached.cache.read(call.cached.key, call.cached.ttl_s)
+        if recording is None and call.cached.cache.leases:
+            recording = await lease.take(_patience_s(exchange, call), flight.go_abroad)
         if recording is None:
             exchange.telling.looked(call)
             return await exchange.run_untold(call, record)
@@ -127,9 +133,11 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
         raise
     finally:
         flight.land(tape=tape, error=shared)
+        if tape is None or tape.cached:  # else its end is awaited
+            await lease.release()
 
 
-async def _keep(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> None:
+async def _keep(exchange: Exchange, call: Call, flight: Flight, lease: Lease, tape: Tape) -> None:
     """Store what is whole; from then on it is found there."""
     cached = call.cached
     assert cached is not None
@@ -145,6 +153,7 @@ async def _keep(exchange: Exchange, call: Call, flight: Flight, tape: Tape) -> N
             )
     finally:
         flight.forget()
+        await lease.release()
 
 
 def _of_its_own(error: FluenceError) -> bool:
@@ -157,11 +166,24 @@ def _of_its_own(error: FluenceError) -> bool:
 # ─── and the others ───────────────────────────────────────────────────────────────────────
 
 
-async def _wait(call: Call, flight: Flight) -> None:
+async def _waited(exchange: Exchange, call: Call, flight: Flight) -> bool:
+    """Whether the leader came to something; False if this call had better ask for itself."""
+    with anyio.CancelScope(deadline=exchange.clock() + _patience_s(exchange, call)) as scope:
+        await flight.wait()
+    if not scope.cancelled_caught:
+        return True
+    if flight.abroad:
+        return False
     with anyio.CancelScope(deadline=call.total_at) as scope:
         await flight.wait()
     if scope.cancelled_caught:
         raise call.timed_out("total", "waiting for an equal call")
+    return True
+
+
+def _patience_s(exchange: Exchange, call: Call) -> float:
+    """How long to wait for another process: then there must be time left to ask."""
+    return max(0.0, (call.total_at - exchange.clock()) / 2)
 
 
 def _share(exchange: Exchange, call: Call, error: FluenceError) -> NoReturn:

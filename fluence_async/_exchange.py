@@ -18,7 +18,7 @@ import anyio
 
 from ._call import Call, read_error_body
 from ._sansio.error_bodies import decode_status
-from ._sansio.rate_headers import rate_limit_of
+from ._sansio.rate_headers import rate_limit_of, rate_reports
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
 from ._telling import Telling
@@ -28,13 +28,13 @@ from .errors import (
     APITimeoutError,
     Clock,
     FluenceError,
+    QuotaExceededError,
     RateLimitError,
     ResponseError,
     StreamInterruptedError,
     TLSError,
 )
 from .meta import Attempt, Meta
-from .options import RetryPolicy
 from .transports._base import (
     ConnectFailed,
     ConnectTimeout,
@@ -146,17 +146,17 @@ class Exchange:
     # ─── one attempt ──────────────────────────────────────────────────────────────────────
 
     async def _attempt(self, call: Call, begin: Begin[T]) -> T:
-        response = await self._send(call)
+        response, permit = await self._send(call)
         try:
             if response.status != 200:
-                raise await self._refused(call, response)
+                raise await self._refused(call, response, permit)
             self.telling.responded(call)
             return await begin(self, call, response)
         except BaseException:
             response.abort()
             raise
 
-    async def _send(self, call: Call) -> Response:
+    async def _send(self, call: Call) -> tuple[Response, Permit | None]:
         permit = await self._acquire(call)
         timeout = call.timeout
         first_byte_s = math.inf if timeout.first_byte is None else timeout.first_byte
@@ -173,7 +173,8 @@ class Exchange:
         try:
             response = await self.transport.send(request)
             if permit is not None:
-                permit.settle()
+                reports = rate_reports(response.headers, now=time.time()) if permit.learns else ()
+                permit.settle(accepted=response.status != 429, reports=reports)
         except SendTimeout as error:
             ran_out: Clock = "total" if until == call.total_at else "first_byte"
             raise call.timed_out(ran_out, "waiting for the response's headers") from error
@@ -184,7 +185,7 @@ class Exchange:
                 permit.release()
         self._note_head(call.meta, response.headers)
         call.meta.headers_s = self.clock() - call.started
-        return response
+        return response, permit
 
     def _note_head(self, meta: Meta, headers: Mapping[str, str]) -> None:
         request_id = headers.get("x-request-id")
@@ -214,7 +215,7 @@ class Exchange:
             self.telling.waited(call, permit.waited_s)
         return permit
 
-    async def _refused(self, call: Call, response: Response) -> FluenceError:
+    async def _refused(self, call: Call, response: Response, permit: Permit | None) -> FluenceError:
         """What a response that is not a 200 amounts to."""
         status = response.status
         if status == 204:
@@ -236,14 +237,11 @@ class Exchange:
                 body=self.key.scrub(body.decode("utf-8", "replace"))[:2048],
             )
         error = decode_status(status, body, key=self.key, retry_after=retry_after)
-        if isinstance(error, RateLimitError) and self._limiter is not None:
-            self._pause(self._limiter, retry_after, call.retry)
+        if isinstance(error, RateLimitError) and permit is not None:
+            # what the server asks of one call, it asks of all that share the limiter
+            asked = retry_after if (retry_after or 0) <= call.retry.max_retry_after_s else None
+            permit.refused(asked, for_rate=not isinstance(error, QuotaExceededError))
         return error
-
-    def _pause(self, limiter: Limiter, retry_after: float | None, policy: RetryPolicy) -> None:
-        """What the server asks of one call, it asks of all that share the limiter."""
-        if retry_after is not None and retry_after <= policy.max_retry_after_s:
-            limiter.pause(retry_after)
 
     def _public(self, call: Call, error: TransportError) -> FluenceError:
         """A transport's error in the words of the package."""

@@ -35,13 +35,17 @@ class Telling:
     def __init__(self, hooks: tuple[facts.Hook, ...], usage: UsageMeter) -> None:
         self._hooks = hooks
         self._usage = usage
+        self._curious = tuple(h for h in hooks if getattr(h, "wants_content", False))
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
 
     def tell(self, fact: facts.Fact) -> None:
         """Tell every hook one fact."""
-        for hook in self._hooks:
+        self._tell(self._hooks, fact)
+
+    def _tell(self, hooks: tuple[facts.Hook, ...], fact: facts.Fact) -> None:
+        for hook in hooks:
             try:
                 hook(fact)
             except Exception:  # a boundary: the hook is not ours
@@ -110,6 +114,7 @@ class Telling:
     def _tell_failed(self, call: Call, error: BaseException) -> None:
         logger.info("%s: failed of %s", call.call_id, type(error).__name__)
         if self._hooks:
+            self._show(call, getattr(error, "partial", None))
             self.tell(
                 facts.CallFailed(
                     call_id=call.call_id,
@@ -129,16 +134,26 @@ class Telling:
             self._tell_finished(call, completion, complete=True)
 
     def _tell_finished(self, call: Call, completion: ChatCompletion, *, complete: bool) -> None:
+        self._show(call, completion)
+        reasons = [choice.finish_reason for choice in completion.choices]
         self.tell(
             facts.CallFinished(
                 call_id=call.call_id,
                 model=completion.model or call.model,
+                response_id=completion.id,
                 complete=complete,
                 finish_reason=completion.finish_reason,
+                finish_reasons=tuple(reason for reason in reasons if reason),
                 usage=completion.usage,
                 meta=call.meta,
             )
         )
+
+    def _show(self, call: Call, answer: ChatCompletion | None) -> None:
+        """What was said, to who asks for it."""
+        if self._curious:
+            content = facts.CallContent(call_id=call.call_id, request=call.body, answer=answer)
+            self._tell(self._curious, content)
 
     def tool_called(
         self, call_id: str, tool: str, duration_s: float, error: BaseException | None

@@ -1,7 +1,8 @@
 """What happened, as frozen facts, and the protocol of whoever wants to be told.
 
-Law: a fact carries no prompt, no answer and no key. A hook is told and cannot change
-anything; one that raises is logged once and the call goes on. Rejected: a middleware chain,
+Law: a fact carries no prompt, no answer and no key; `CallContent` alone carries what was said, and
+only who asks for it is told. A hook is told and cannot change anything; one that raises is logged
+once and the call goes on. Rejected: a middleware chain,
 which would give every observer the power to break the call.
 """
 
@@ -12,12 +13,13 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from .meta import Meta
-from .types import Usage
+from .types import ChatCompletion, Usage
 
 __all__ = [
     "AttemptFailed",
     "BudgetReached",
     "CacheLooked",
+    "CallContent",
     "CallFailed",
     "CallFinished",
     "CallStarted",
@@ -88,12 +90,17 @@ class ResponseStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
-    """A call ended well, or its reader closed it early (`complete` is False)."""
+    """A call ended well, or its reader closed it early (`complete` is False).
+
+    `response_id` is the server's name for the answer, `finish_reasons` holds every choice's.
+    """
 
     call_id: str
     model: str
+    response_id: str
     complete: bool
     finish_reason: str | None
+    finish_reasons: tuple[str, ...]
     usage: Usage | None
     meta: Meta
 
@@ -125,6 +132,17 @@ class BudgetReached(msgspec.Struct, frozen=True, kw_only=True):
     spent: float
 
 
+class CallContent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call asked, in JSON as it was sent, and what of the answer had come when it ended.
+
+    Told right before the call's last fact, to those hooks alone whose `wants_content` is True.
+    """
+
+    call_id: str
+    request: bytes
+    answer: ChatCompletion | None
+
+
 class ToolCalled(msgspec.Struct, frozen=True, kw_only=True):
     """A tool of `run_tools` ran, and is done.
 
@@ -151,6 +169,7 @@ Fact: TypeAlias = (
     | CallFinished
     | CallFailed
     | BudgetReached
+    | CallContent
     | ToolCalled
 )
 """Any of the facts."""

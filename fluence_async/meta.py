@@ -34,11 +34,13 @@ class RateLimitSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         limit: Requests that the window allows.
         remaining: Requests left in it.
         reset_s: Seconds until it is whole again.
+        period_s: The window's period in seconds, where it was said.
     """
 
     limit: int | None = None
     remaining: int | None = None
     reset_s: float | None = None
+    period_s: float | None = None
 
 
 class Meta(msgspec.Struct, kw_only=True):

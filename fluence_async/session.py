@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Self, Unpack
 
+from ._annexes import named_limiter, named_store
 from ._binding import Binding
 from ._call import Call
 from ._defaults import LANES, OPTIONS, Defaults
@@ -25,11 +26,11 @@ from ._sansio.origin import API_BASE_URL, Origin
 from ._sansio.request import encode_request
 from ._sansio.secret import ApiKey
 from ._telling import Telling
-from .cache import CacheStore, open_store
+from .cache import CacheStore
 from .cache.cache import Cache, Cached
 from .completions import Chat
 from .hooks import Hook
-from .limiter import Limiter, limiter_name, shared_limiter
+from .limiter import Limiter, limiter_name
 from .meta import Meta
 from .options import CallOptions, RetryPolicy, Timeout
 from .transports import open_transport
@@ -51,11 +52,13 @@ class FluenceSession:
         limits: What the server allows: strings such as `"100/minute"`, or `RateLimit`s.
         limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
             `"file"` (all processes' of this user on this machine, through a file in the user's
-            state directory), a `Limiter` of your own, or None or `"none"` for none. `"auto"` is
-            what `FLUENCE_LIMITER` says, and without that `"memory"`.
+            state directory), `"redis://…"` (shared by all processes and machines that name it),
+            a `Limiter` of your own, or None or `"none"` for none. `"auto"` is what
+            `FLUENCE_LIMITER` says, and without that `"memory"`.
         cache: Where answers are kept that need not be asked for again: `"memory"` (this
-            session's), `"sqlite"` (a file in the user's cache directory), a `CacheStore`, which
-            stays yours to close, or None for nowhere. Equal calls at once then make one request.
+            session's), `"sqlite"` (a file in the user's cache directory), `"redis://…"`, a
+            `CacheStore`, which stays yours to close, or None for nowhere. Equal calls at once
+            then make one request.
         budget: What the calls may cost: `"2M tokens/day"`, `"$20/month"`, a `Budget`, or several
             of these. A call that no longer fits is a `BudgetExceededError` and is not sent.
         prices: What each model's tokens cost, for `usage` and for budgets of money.
@@ -108,8 +111,9 @@ class FluenceSession:
             base_url or os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL,
             allow_insecure=allow_insecure,
         )
-        self._limiter = _limiter(limiter, limits, self._key, self._origin)
-        self._cache = None if cache is None else Cache(open_store(cache))
+        name = limiter_name(self._key.reveal(), self._origin.name)
+        self._limiter = named_limiter(limiter, name, limits)
+        self._cache = None if cache is None else Cache(named_store(cache))
         self._own_store = self._cache.store if self._cache and isinstance(cache, str) else None
         self._options = Defaults(retry=retry or RetryPolicy()).changed(
             {"timeout": timeout, "max_retries": max_retries, "extra_headers": default_headers}
@@ -238,25 +242,6 @@ def _key_or_environment(api_key: str | None) -> str:
     if key is None:
         raise ValueError("no API key: pass api_key=, or set FLUENCE_API_KEY")
     return key
-
-
-def _limiter(
-    limiter: str | Limiter | None,
-    limits: Sequence[str | RateLimit],
-    key: ApiKey,
-    origin: Origin,
-) -> Limiter | None:
-    if isinstance(limiter, Limiter):
-        return limiter
-    kind, named = limiter, "limiter"
-    if kind == "auto":
-        kind, named = os.environ.get("FLUENCE_LIMITER") or "memory", "FLUENCE_LIMITER"
-    if kind is None or kind == "none":
-        return None
-    if kind in ("memory", "file"):
-        name = limiter_name(key.reveal(), origin.name)
-        return shared_limiter(name, limits, in_file=kind == "file")
-    raise ValueError(f"{named}={kind!r}: must be 'memory', 'file' or 'none', or a Limiter in code")
 
 
 def _configure_logging() -> None:

@@ -28,6 +28,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("transports", "limiter"),
     ("cache",),
     ("usage",),
+    ("redis",),
     ("exchange",),
     ("stream",),
     ("tool_run", "typed_answer"),
@@ -36,7 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("door",),
     ("server",),
     ("cli",),
-    ("testing",),
+    ("testing", "contrib"),
 )
 """The rooms from the ground up: one may import itself and any row below, not its neighbours."""
 
@@ -49,10 +50,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching codec docstring error_bodies fold lenient_json"
-        " limits_file metering origin"
-        " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
-        " tool_calls",
+        "answer_type bucket budget caching codec counter docstring error_bodies fold learning"
+        " learnt lenient_json limits_file metering origin partial_json rate_headers rate_limit"
+        " request retry schema secret sse surrogates tool_calls watch",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -64,14 +64,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "limiter",
         "_ledger _line _mirror _park _process _queue _state _store _turns file limiter memory",
     ),
-    "cache": package("cache", "_flight _store cache memory sqlite"),
+    "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
+    "redis": package("contrib.redis", "_address _background _courier _store _units cache limiter"),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
     "completions": ("_cached", "completions"),
-    "session": ("_binding", "_defaults", "session"),
+    "session": ("_annexes", "_binding", "_defaults", "session"),
     "door": ("",),
     "server": (
         *package("server", "app chat control faults hostile idempotency local received recording"),
@@ -88,6 +89,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "cli", "app asking blocks chat conversation drawn markdown render serve spent terminal"
         ),
     ),
+    "contrib": package("contrib", "opentelemetry"),
     "testing": (
         *package("testing", "bomb_table cache_contract fault fault_table network server"),
         *package("testing.limiter_contract", "_limiter units waiting"),
@@ -128,6 +130,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
             "limiter",
             "cache",
             "usage",
+            "redis",
             "exchange",
             "stream",
             "tool_run",
@@ -138,12 +141,14 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "backoff": frozenset({"_sansio.retry"}),
+    "coredis": frozenset({"contrib.redis._courier", "contrib.redis.cache"}),
     "httpcore2": frozenset({"transports.httpcore"}),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),
+    "opentelemetry": frozenset({"contrib.opentelemetry"}),
     "prompt_toolkit": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
-    "trio": frozenset({"limiter._park", "transports.httpcore"}),
+    "trio": frozenset({"contrib.redis._background", "limiter._park", "transports.httpcore"}),
     "typer": frozenset({"cli"}),
 }
 """Every foreign library, and the rooms or modules that may import it."""

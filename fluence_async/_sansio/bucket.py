@@ -30,15 +30,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any, Final
 
-import msgspec
-
+from ..meta import RateLimitSnapshot
+from .learnt import Learnt, WindowSnapshot
 from .rate_limit import DOCUMENTED_LIMITS, RateLimit
 
-__all__ = ["DOCUMENTED_LIMITS", "NEVER", "Bucket", "Claim", "RateLimit", "WindowSnapshot"]
+__all__ = ["DOCUMENTED_LIMITS", "NEVER", "Bucket", "Claim", "RateLimit", "Window", "WindowSnapshot"]
 
 NEVER: Final = 2**63 - 1
 """Not at a time that is known: a settle decides."""
@@ -48,28 +48,12 @@ FRESH, HELD, SENT, DONE = range(4)
 _S: Final = 1_000_000_000
 
 
-class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One window at one moment.
-
-    Attributes:
-        limit: Its rate limit.
-        used: Units gone: in flight, or sent less than a period (and the margin) ago.
-        left: Units free; 0 also while more was used than the limit allows.
-        next_free_s: Seconds until one is free; None if that hangs on an answer not yet here.
-    """
-
-    __module__ = "fluence_async.limiter"
-
-    limit: RateLimit
-    used: int
-    left: int
-    next_free_s: float | None
-
-
 class Claim:
     """What one request takes out of all windows together: units of each dimension."""
 
-    __slots__ = ("came", "costs", "place", "state")
+    __slots__ = ("came", "costs", "note", "place", "state")
+
+    note: Any  # of whoever watches how the server takes it
 
     def __init__(self, costs: Mapping[str, int]) -> None:
         self.costs: Mapping[str, int] = costs
@@ -78,7 +62,7 @@ class Claim:
         self.place: Any = None  # where a shared store has written it down
 
 
-class _Window:
+class Window:
     """The units of one rate limit: some free, some with a time of return, the others in flight."""
 
     __slots__ = ("dimension", "free", "hold", "rate", "reserve", "returns")
@@ -123,7 +107,7 @@ class _Window:
         self.rate = rate
         self.reserve = reserve
 
-    def remember(self, elder: _Window, now: int) -> None:
+    def remember(self, elder: Window, now: int) -> None:
         """Be as if this window had stood as long as another one of its dimension."""
         self.free -= elder.in_flight
         for at, cost in elder.returns:
@@ -131,7 +115,7 @@ class _Window:
             self.put(at - elder.hold + self.hold, cost)
         self.advance(now)
 
-    def snapshot(self, now: int) -> WindowSnapshot:
+    def snapshot(self, now: int, learnt: Learnt | None = None) -> WindowSnapshot:
         self.advance(now)
         at = self.free_at(1)
         return WindowSnapshot(
@@ -139,6 +123,7 @@ class _Window:
             used=self.rate.limit - self.free,
             left=max(0, self.free),
             next_free_s=None if at == NEVER else max(0, at - now) / _S,
+            learnt=learnt,
         )
 
 
@@ -154,9 +139,9 @@ class Bucket:
         unseen: How long an unanswered request may still arrive after it was given up, in ns.
     """
 
-    __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
+    learns, stale_after = False, NEVER  # nobody but the asker changes what it is told
 
-    stale_after: Final = NEVER  # nobody but the asker changes what it is told
+    __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
 
     def __init__(
         self,
@@ -172,7 +157,7 @@ class Bucket:
         self._drift = drift
         self._unseen = unseen
         self.blocked_until = 0
-        self.windows: tuple[_Window, ...] = ()
+        self.windows: tuple[Window, ...] = ()
         self.tighten(limits, 0)
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
@@ -183,7 +168,7 @@ class Bucket:
             same = [each for each in alike if each.rate.period_s == rate.period_s]
             if not same:
                 hold = round(rate.period_s * _S * (1 + self._drift)) + self._margin
-                window = _Window(rate, hold, int(rate.limit * self._reserve))
+                window = Window(rate, hold, int(rate.limit * self._reserve))
                 if alike:
                     window.remember(max(alike, key=lambda each: each.hold), now)
                 self.windows += (window,)
@@ -213,8 +198,13 @@ class Bucket:
             0 if they are taken; otherwise before when it is no use to try again, unless a claim
             is settled or released first. `NEVER` if only that decides.
         """
+        wake = self._due(claim.costs, now, lane)
+        if not wake:
+            self._subtract(claim)
+        return wake
+
+    def _due(self, costs: Mapping[str, int], now: int, lane: int) -> int:
         wake = self.blocked_until if now < self.blocked_until else 0
-        costs = claim.costs
         for window in self.windows:
             returns = window.returns
             if returns and returns[0][0] <= now:
@@ -225,12 +215,12 @@ class Bucket:
                     cost += window.reserve
                 if cost > window.free:
                     wake = max(wake, window.free_at(cost))
-        if wake:
-            return wake
+        return wake
+
+    def _subtract(self, claim: Claim) -> None:
         for window in self.windows:
-            window.free -= costs.get(window.dimension, 0)
+            window.free -= claim.costs.get(window.dimension, 0)
         claim.state = HELD
-        return 0
 
     def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
         """Before when it is no use to try, if `ahead` requests go first and none of what is in
@@ -253,7 +243,14 @@ class Bucket:
         if claim.state == HELD:
             claim.state = SENT
 
-    def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
+    def settle(
+        self,
+        claim: Claim,
+        ub: int,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool | None = None,  # noqa: ARG002 - for those who learn
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+    ) -> None:
         """The request had arrived by `ub`, so its units have a time of return. `costs` is what it
         came to, where that was an estimate: what was too much is given back at once, what was too
         little becomes a debt (`free` below zero)."""
@@ -277,6 +274,9 @@ class Bucket:
             claim.state = DONE
             for window in self.windows:
                 window.free += claim.costs.get(window.dimension, 0)
+
+    def refused(self, claim: Claim, now: int) -> None:
+        """The server refused it, for the rate of its requests: nothing to learn here."""
 
     def block(self, until: int) -> None:
         """Let nobody take before `until` and the margin; an earlier block is never shortened."""

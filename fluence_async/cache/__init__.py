@@ -1,19 +1,19 @@
 """Answers that need not be asked for again: where they are kept.
 
-`FluenceSession(cache="memory")`, `"sqlite"`, or a store of these or of your own.
+`FluenceSession(cache="memory")`, `"sqlite"`, `"redis://…"`, or a store of these or of your own.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._store import CacheStore
+from ._store import CacheStore, LeasingStore
 from .memory import MemoryCache
 
 if TYPE_CHECKING:
     from .sqlite import SqliteCache
 
-__all__ = ["CacheStore", "MemoryCache", "SqliteCache", "open_store"]
+__all__ = ["CacheStore", "LeasingStore", "MemoryCache", "SqliteCache", "open_store"]
 
 
 def open_store(cache: str | CacheStore) -> CacheStore:
@@ -30,7 +30,9 @@ def open_store(cache: str | CacheStore) -> CacheStore:
         return SqliteCache()
     if isinstance(cache, CacheStore) and not isinstance(cache, type):
         return cache
-    raise ValueError(f"cache={cache!r}: must be 'memory', 'sqlite', a CacheStore, or None for none")
+    raise ValueError(
+        f"cache={cache!r}: must be 'memory', 'sqlite', 'redis://…', a CacheStore, or None"
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -37,12 +37,14 @@ class Flight:
         tape: The answer, once it has begun to come.
         error: What the request failed of, for all who asked as the leader did.
         stream: The leader asked for a stream.
+        abroad: The leader waits for another process.
     """
 
     def __init__(self, forget: Callable[[Flight], None]) -> None:
         self.tape: Tape | None = None
         self.error: FluenceError | None = None
         self.stream = False
+        self.abroad = False
         self._forget = forget
         self._holders = 0
         self._led = False
@@ -51,6 +53,15 @@ class Flight:
     def forget(self) -> None:
         """Let nobody join any more; those who have go on."""
         self._forget(self)
+
+    @property
+    def lonely(self) -> bool:
+        """Only one is left on board."""
+        return self._holders == 1
+
+    def go_abroad(self) -> None:
+        """The leader begins to wait for another process."""
+        self.abroad = True
 
     def take_lead(self, *, stream: bool) -> bool:
         """Whether it is for this caller to get the answer: nobody else does."""
@@ -61,7 +72,7 @@ class Flight:
 
     def land(self, *, tape: Tape | None = None, error: FluenceError | None = None) -> None:
         """Tell the others what the leader came to; neither of the two leaves the lead to them."""
-        self._led = False
+        self._led = self.abroad = False
         self.tape, self.error = tape, error
         if error is not None:
             self.forget()
@@ -102,7 +113,7 @@ class Tape:
     Args:
         response: Where the rest comes from.
         streamed: It is a stream of events.
-        on_end: Awaited once, when its end has been read, before it is let go.
+        on_end: Awaited once, when its end has been read or nobody wants it, before it is let go.
 
     Attributes:
         cached: It comes from the store.
@@ -184,9 +195,10 @@ class Tape:
             raise BodyBroken(f"it is larger than {_MAX_BODY} bytes, which no completion is")
         self.pieces.append(data)
 
-    async def leave(self) -> None:
-        """A reader has read all that it wants; at the tape's end the first one keeps it."""
-        if self._on_end is not None and (self.ended or self._end_marked()):
+    async def leave(self, *, last: bool) -> None:
+        """A reader has read all that it wants; at the tape's end the first one keeps it, and
+        before that the last one."""
+        if self._on_end is not None and (last or self.ended or self._end_marked()):
             on_end, self._on_end = self._on_end, None
             await on_end(self)
 
@@ -254,7 +266,7 @@ class View:
         if self._scope is not None:
             self._scope.cancel()
         try:
-            await self._tape.leave()
+            await self._tape.leave(last=self._flight.lonely)
         finally:
             self._flight.__exit__()
 

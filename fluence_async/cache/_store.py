@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Protocol, runtime_checkable
 
-__all__ = ["DAY_S", "CacheStore", "check_bounds"]
+__all__ = ["DAY_S", "CacheStore", "LeasingStore", "check_bounds"]
 
 DAY_S = 86_400.0
 
@@ -44,6 +44,24 @@ class CacheStore(Protocol):
 
     async def aclose(self) -> None:
         """Let go of files and connections. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class LeasingStore(CacheStore, Protocol):
+    """A store that processes share: of equal calls one of them asks, and the others wait.
+
+    A lease of a key has nothing to do with its value. It may get lost like anything in a store:
+    it saves requests, and nothing relies on it.
+    """
+
+    async def lease(self, key: str, holder: bytes, for_s: float) -> bool:
+        """Whether `holder` has the lease of `key`, from now on for `for_s` seconds: nobody else
+        had it, or it had run out."""
+        ...
+
+    async def release(self, key: str, holder: bytes) -> None:
+        """End the lease of `key`, if it is still `holder`'s."""
         ...
 
 

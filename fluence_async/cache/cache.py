@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from .._sansio.caching import CacheKey, Recording, answer_key, is_fresh, seal, unseal
-from ._store import CacheStore
+from ._store import CacheStore, LeasingStore
 from .memory import MemoryCache
 
 __all__ = ["Cache", "Cached", "check_asked"]
@@ -23,6 +23,8 @@ __all__ = ["Cache", "Cached", "check_asked"]
 _logger = logging.getLogger("fluence_async")
 _STORE_S = 2.0
 """How long a store may take: who waits for it could have asked the server by then."""
+_QUIET_S = 60.0
+"""How long one warning stands for all."""
 
 
 class Cached(msgspec.Struct, frozen=True):
@@ -49,13 +51,17 @@ class Cache:
     Args:
         store: Where they are kept.
         clock: Seconds since the epoch.
+
+    Attributes:
+        leases: The store lets one process ask for all.
     """
 
     def __init__(self, store: CacheStore, *, clock: Callable[[], float] = time.time) -> None:
         self.store = store
         self._clock = clock
         self._at_once = isinstance(store, MemoryCache)
-        self._warned = False
+        self.leases = isinstance(store, LeasingStore)
+        self._quiet_until = -math.inf
 
     def place(
         self,
@@ -81,7 +87,6 @@ class Cache:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the call goes on
             self._warn("read", error)
             return None
-        self._warned = False
         if sealed is None:
             return None
         recording = unseal(sealed, key) if isinstance(sealed, bytes) else None
@@ -102,8 +107,27 @@ class Cache:
                 await self.store.put(key.name, seal(recording, key), ttl_s)
         except Exception as error:  # noqa: BLE001 - as above
             self._warn("written", error)
-        else:
-            self._warned = False
+
+    async def lease(self, key: CacheKey, holder: bytes, for_s: float) -> bool:
+        """Whether it is for `holder` to ask: also where the store cannot say."""
+        if not isinstance(self.store, LeasingStore):
+            return True
+        try:
+            with anyio.fail_after(_STORE_S):
+                return await self.store.lease(key.name, holder, for_s)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._warn("written", error)
+            return True
+
+    async def release(self, key: CacheKey, holder: bytes) -> None:
+        """End the lease that `holder` may have, cancelled or not."""
+        if not isinstance(self.store, LeasingStore):
+            return
+        try:
+            with anyio.fail_after(_STORE_S, shield=True):
+                await self.store.release(key.name, holder)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._warn("written", error)
 
     async def _get(self, key: CacheKey) -> bytes | None:
         if self._at_once:  # a scope around it would cost more than all the rest of a hit
@@ -119,9 +143,11 @@ class Cache:
             self._warn("written", error)
 
     def _warn(self, what: str, error: Exception) -> None:
-        """Once, until it works again."""
-        level = logging.DEBUG if self._warned else logging.WARNING
-        self._warned = True
+        """Once in a while: what is broken is so for every call."""
+        now = time.monotonic()
+        level = logging.DEBUG if now < self._quiet_until else logging.WARNING
+        if level == logging.WARNING:
+            self._quiet_until = now + _QUIET_S
         _logger.log(
             level,
             "the cache %r could not be %s (%s: %s); calls go on without it",

@@ -55,6 +55,13 @@ PRAGMA application_id = {_APPLICATION_ID};
 COMMIT;
 """
 _PUT = "INSERT OR REPLACE INTO answers (key, value, expires, used) VALUES (?, ?, ?, ?)"
+# One that ends later than any can is from before a clock was set back.
+_LEASE = """
+INSERT INTO answers (key, value, expires, used) VALUES (:key, :holder, :ends, :now)
+ON CONFLICT (key) DO UPDATE SET value = :holder, expires = :ends, used = :now
+WHERE value = :holder OR expires <= :now OR expires > :ends
+"""
+_DELETE = "DELETE FROM answers WHERE key = ?"
 _EVICT = """
 DELETE FROM answers WHERE rowid IN (
     SELECT rowid FROM answers ORDER BY used LIMIT (SELECT 1 + count(*) / 8 FROM answers)
@@ -113,11 +120,20 @@ class SqliteCache:
 
     async def delete(self, key: str) -> None:
         """Forget `key`."""
-        await self._in_thread(_delete, key)
+        await self._in_thread(_run, _DELETE, key)
 
     async def clear(self) -> None:
         """Forget everything."""
-        await self._in_thread(_clear)
+        await self._in_thread(_run, "DELETE FROM answers")
+
+    async def lease(self, key: str, holder: bytes, for_s: float) -> bool:
+        """Whether `holder` has the lease of `key`, from now on for `for_s` seconds."""
+        return bool(await self._in_thread(_lease, key, holder, for_s))
+
+    async def release(self, key: str, holder: bytes) -> None:
+        """End `holder`'s lease of `key`."""
+        release = "DELETE FROM answers WHERE key = ? AND value = ?"
+        await self._in_thread(_run, release, f"lease {key}", holder)
 
     async def aclose(self) -> None:
         """Close the file; the next use opens it again."""
@@ -233,7 +249,7 @@ def _get(connection: sqlite3.Connection, key: str) -> bytes | None:
         return None
     value, expires, used = row
     if not isinstance(value, bytes) or not isinstance(expires, float) or expires <= now:
-        _delete(connection, key)
+        _run(connection, _DELETE, key)
         return None
     if not isinstance(used, float) or abs(now - used) > _USED_S:
         with contextlib.suppress(sqlite3.OperationalError):  # locked: it was found all the same
@@ -263,12 +279,14 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def _delete(connection: sqlite3.Connection, key: str) -> None:
-    connection.execute("DELETE FROM answers WHERE key = ?", (key,))
+def _lease(connection: sqlite3.Connection, key: str, holder: bytes, for_s: float) -> bool:
+    now = time.time()
+    lease = {"key": f"lease {key}", "holder": holder, "now": now, "ends": now + for_s}
+    return connection.execute(_LEASE, lease).rowcount == 1
 
 
-def _clear(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM answers")
+def _run(connection: sqlite3.Connection, statement: str, *values: str | bytes) -> None:
+    connection.execute(statement, values)
 
 
 def _user_cache() -> Path:

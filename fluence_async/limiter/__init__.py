@@ -1,7 +1,16 @@
 """Limits that hold as the server counts them: the process's limiter, and who waits for it."""
 
+from .._sansio.learnt import Learnt, WindowSnapshot
 from .._sansio.rate_limit import limiter_name
 from .limiter import Limiter, LimiterSnapshot, Permit
 from .memory import shared_limiter
 
-__all__ = ["Limiter", "LimiterSnapshot", "Permit", "limiter_name", "shared_limiter"]
+__all__ = [
+    "Learnt",
+    "Limiter",
+    "LimiterSnapshot",
+    "Permit",
+    "WindowSnapshot",
+    "limiter_name",
+    "shared_limiter",
+]

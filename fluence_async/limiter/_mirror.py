@@ -6,11 +6,11 @@ never of less. What this process writes it notes here itself; what others have w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from .._sansio.bucket import Bucket, Claim
+from .._sansio.bucket import DONE, HELD, NEVER, SENT, Bucket, Claim
 from .._sansio.limits_file import DIMENSIONS, RING, Costs
-from ._ledger import Ledger
+from ._ledger import Ledger, Place
 
 __all__ = ["Mirror"]
 
@@ -115,6 +115,34 @@ class Mirror:
         finally:
             for window, cost in theirs:
                 window.free += cost
+
+    def settle(
+        self, claim: Claim, ub: int, costs: Mapping[str, int] | None, ledger: Ledger, now: int
+    ) -> None:
+        """Write that it had arrived by `ub`, and came to `costs`."""
+        if claim.state not in (HELD, SENT):
+            return
+        place: Place = claim.place
+        if place.epoch == self.epoch:
+            used: Sequence[int] = place.costs
+            if costs is not None:
+                came_to = self.columns({**claim.costs, **costs})
+                used = [min(max(0, cost), NEVER) for cost in came_to]
+            if ledger.settle(place, now, ub, used):
+                self.bucket.settle(claim, ub, costs)
+                self.note(ledger)
+        claim.state = DONE
+
+    def give_back(self, claim: Claim, unseen: int, ledger: Ledger, now: int) -> None:
+        """Write that it never left; if it did meanwhile, that it may still arrive."""
+        if claim.state == SENT:
+            self.settle(claim, now + unseen, None, ledger, now)
+        elif claim.state == HELD:
+            place: Place = claim.place
+            if place.epoch == self.epoch and ledger.give_back(place, now):
+                self.bucket.release(claim, now)
+                self.note(ledger)
+            claim.state = DONE
 
     def bury(self, ledger: Ledger, now: int, unseen: int) -> None:
         """What dead processes had sent may still arrive for a while, and then no more."""

@@ -12,17 +12,23 @@ sleeps as long as it is told, and at last pumps; settles and releases are posted
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from .._sansio.bucket import Claim, WindowSnapshot
 from .._sansio.rate_limit import RateLimit
+from ..meta import RateLimitSnapshot
 
 __all__ = ["Store"]
 
 
 class Store(Protocol):
     """What `Bucket` does, and any other store after it."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether reports of what remains are of any use."""
+        ...
 
     @property
     def blocked_until(self) -> int:
@@ -48,8 +54,19 @@ class Store(Protocol):
     def sent(self, claim: Claim) -> None:
         """Its first byte may have left this machine."""
 
-    def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
-        """It had arrived by `ub`, and came to `costs`."""
+    def settle(
+        self,
+        claim: Claim,
+        ub: int,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool | None = None,
+        reports: Sequence[RateLimitSnapshot] = (),
+    ) -> None:
+        """It had arrived by `ub`, and came to `costs`; the server took it or not, as far as that
+        is known, and says what remains."""
+
+    def refused(self, claim: Claim, now: int) -> None:
+        """The server refused it, for the rate of its requests."""
 
     def release(self, claim: Claim, now: int) -> None:
         """It is over, however far it came."""

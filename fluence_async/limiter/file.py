@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from .._sansio.bucket import DONE, FRESH, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
+from .._sansio.bucket import DONE, FRESH, HELD, NEVER, SENT, Bucket, Claim
+from .._sansio.learnt import WindowSnapshot
 from .._sansio.limits_file import Damaged, Foreign
 from .._sansio.rate_limit import RateLimit
-from ._ledger import Ledger, Place
+from ..meta import RateLimitSnapshot
+from ._ledger import Ledger
 from ._mirror import Mirror
 from ._store import Store
 from ._turns import Turns
@@ -67,6 +69,8 @@ class FileStore:
         OSError: The file cannot be had.
         ValueError: It is too small for such limits.
     """
+
+    learns = False
 
     def __init__(
         self,
@@ -120,14 +124,24 @@ class FileStore:
         """Its first byte may have left this machine."""
         self._bucket.sent(claim)
 
-    def settle(self, claim: Claim, ub: int, costs: Mapping[str, int] | None = None) -> None:
+    def settle(
+        self,
+        claim: Claim,
+        ub: int,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+    ) -> None:
         """It had arrived by `ub`, and came to `costs`."""
         if claim.place is None:
             self._bucket.settle(claim, ub, costs)
         elif self._ledger is None:
             claim.state = DONE
         elif claim.state in (HELD, SENT):
-            self._write(partial(self._settle, claim, ub, costs))
+            self._write(partial(self._mirror.settle, claim, ub, costs))
+
+    def refused(self, claim: Claim, now: int) -> None:
+        """The server refused it, for the rate of its requests."""
 
     def release(self, claim: Claim, now: int) -> None:
         """It is over, however far it came."""
@@ -137,7 +151,7 @@ class FileStore:
         elif claim.place is None:
             self._bucket.release(claim, now)
         elif claim.state == HELD and self._ledger is not None:
-            self._write(partial(self._give_back, claim))
+            self._write(partial(self._mirror.give_back, claim, self._unseen))
         else:
             self.settle(claim, now + self._unseen)
 
@@ -266,32 +280,6 @@ class FileStore:
                 if not self._pending or self._ledger is None:
                     self._flusher = None
                     return
-
-    def _settle(
-        self, claim: Claim, ub: int, costs: Mapping[str, int] | None, ledger: Ledger, now: int
-    ) -> None:
-        if claim.state not in (HELD, SENT):
-            return
-        place: Place = claim.place
-        if place.epoch == self._mirror.epoch:
-            used: Sequence[int] = place.costs
-            if costs is not None:
-                came_to = self._mirror.columns({**claim.costs, **costs})
-                used = [min(max(0, cost), NEVER) for cost in came_to]
-            if ledger.settle(place, now, ub, used):
-                self._bucket.settle(claim, ub, costs)
-                self._mirror.note(ledger)
-        claim.state = DONE
-
-    def _give_back(self, claim: Claim, ledger: Ledger, now: int) -> None:
-        if claim.state == SENT:
-            self._settle(claim, now + self._unseen, None, ledger, now)
-        elif claim.state == HELD:
-            place: Place = claim.place
-            if place.epoch == self._mirror.epoch and ledger.give_back(place, now):
-                self._bucket.release(claim, now)
-                self._mirror.note(ledger)
-            claim.state = DONE
 
     def _block(self, ledger: Ledger, now: int) -> None:
         header = ledger.header

@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal
 
-import msgspec
 from anyio import WouldBlock
 
-from .._sansio.bucket import DONE, FRESH, Bucket, Claim, WindowSnapshot
+from .._sansio.bucket import DONE, FRESH, Bucket, Claim
+from .._sansio.learning import LearningBucket
+from .._sansio.learnt import LimiterSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
+from ..meta import RateLimitSnapshot
 from ._line import Line
 from ._process import boot_clock
 from .file import open_store
@@ -25,21 +28,9 @@ from .file import open_store
 __all__ = ["Limiter", "LimiterSnapshot", "Permit"]
 
 _S = 1_000_000_000
+Policy = Literal["any", "any-strict", "window"]
+_POLICIES: Final = ("any", "any-strict", "window")
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
-
-
-class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A limiter at one moment.
-
-    Attributes:
-        windows: Its windows.
-        waiting: Calls that wait, of all loops and threads.
-        paused_s: Seconds until the pause that the server asked for is over; 0 if there is none.
-    """
-
-    windows: tuple[WindowSnapshot, ...]
-    waiting: int
-    paused_s: float
 
 
 class Permit(Claim):
@@ -62,19 +53,48 @@ class Permit(Claim):
         self._line = line
         self._store = line.store  # after a fork the line has another
 
+    @property
+    def learns(self) -> bool:
+        """Whether its limiter makes use of what the response's headers say of the limits."""
+        return self._store.learns
+
     def sent(self) -> None:
         """The first byte may have left this machine: the unit cannot be given back any more."""
         self._store.sent(self)
 
-    def settle(self, *, costs: Mapping[str, int] | None = None) -> None:
+    def settle(
+        self,
+        *,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool = True,
+        reports: Sequence[RateLimitSnapshot] = (),
+    ) -> None:
         """The response's headers are here, so the request has arrived: the unit comes back one
         period from now.
 
         Args:
             costs: What it came to, where a dimension's cost was an estimate.
+            accepted: Whether the status is another than 429.
+            reports: What the headers say remains of the limits.
         """
         if FRESH < self.state < DONE:
-            self._line.change(self._store.settle, self, self._line.clock(), costs)
+            line = self._line
+            line.change(self._store.settle, self, line.clock(), costs, accepted, reports)
+
+    def refused(self, retry_after_s: float | None = None, *, for_rate: bool = True) -> None:
+        """The server answered 429: the limiter learns from it, and all who share it pause once,
+        for as long as the server asks.
+
+        Args:
+            retry_after_s: What Retry-After says; None if it says nothing that is to be kept to.
+            for_rate: False for a quota that is used up, from which there is nothing to learn.
+        """
+        self.settle(accepted=False)
+        line = self._line
+        if retry_after_s is not None:
+            line.change(self._store.block, line.clock() + round(retry_after_s * _S))
+        if for_rate and self.state == DONE:
+            line.change(self._store.refused, self, line.clock())
 
     def release(self) -> None:
         """The request is over. If nothing was sent, its unit is free again at once; if it was sent
@@ -95,8 +115,13 @@ class Limiter:
 
     Args:
         limits: `"100/minute"`, or several, or `RateLimit`s; by default the documented two.
-        path: A file, through which all limiters with the same path, in all processes of this
-            machine, count together; it remembers what they sent. Without it this one is alone.
+        policy: How the server may count. `"window"`: as its limits say, in fixed windows, by a
+            sliding log or a full token bucket; all units can be had at once, nothing is learnt.
+            `"any"`: however; the limiter begins slowly and learns, from refusals and headers, how
+            deep a burst may be, whether a sliding counter is kept, whether others use the key.
+            `"any-strict"`: the same, and nothing is tried that a sliding counter could refuse.
+        path: A file, through which all limiters of this machine with that path count together; it
+            remembers what they sent. With `policy="window"` only.
         clock: Nanoseconds that never go back; with a path, the same for all processes.
         reserve: The share of each window that only lane 0 may use.
         margin_s: Added to every period and every pause, in seconds: rounding of stamps.
@@ -123,6 +148,7 @@ class Limiter:
         self,
         limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
         *,
+        policy: Policy = "window",
         path: str | os.PathLike[str] | None = None,
         clock: Callable[[], int] | None = None,
         reserve: float = 0.06,
@@ -130,23 +156,31 @@ class Limiter:
         drift: float = 5e-4,
         unseen_s: float = 10.0,
     ) -> None:
+        if policy not in _POLICIES:
+            raise ValueError(f"policy={policy!r}: one of {', '.join(map(repr, _POLICIES))}")
         if not 0 <= reserve < 1:
             raise ValueError(f"reserve={reserve!r}: must be a share from 0 up to below 1")
         for name, value in {"margin_s": margin_s, "drift": drift, "unseen_s": unseen_s}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value!r}: must be finite and not negative")
-        bucket = Bucket(
-            read_limits(limits),
-            reserve=reserve,
-            margin=round(margin_s * _S),
-            drift=drift,
-            unseen=round(unseen_s * _S),
+        if path is not None and policy != "window":
+            raise ValueError(f"policy={policy!r}: what is learnt is not in the file; 'window' only")
+        unseen = round(unseen_s * _S)
+        margins = {
+            "reserve": reserve,
+            "margin": round(margin_s * _S),
+            "drift": drift,
+            "unseen": unseen,
+        }
+        found = read_limits(limits)
+        bucket = (
+            Bucket(found, **margins)  # type: ignore[arg-type]
+            if policy == "window"
+            else LearningBucket(found, strict=policy == "any-strict", **margins)
         )
-        if path is None:
-            self._line = Line(bucket, clock or time.monotonic_ns)
-        else:
-            clock = clock or boot_clock()
-            self._line = Line(open_store(path, bucket, round(unseen_s * _S), clock), clock)
+        clock = clock or (time.monotonic_ns if path is None else boot_clock())
+        shared = path is not None and open_store(path, bucket, unseen, clock)
+        self._line = Line(shared or bucket, clock)
 
     async def acquire(
         self,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .._sansio.rate_limit import RateLimit
 from ._state import state_path
-from .limiter import Limiter
+from .limiter import Limiter, Policy
 
 __all__ = ["shared_limiter"]
 
@@ -36,12 +36,16 @@ class _Registry:
         self._sweep_at = 64
 
     def get(
-        self, name: str, limits: Iterable[str | RateLimit], path: Path | None = None
+        self,
+        name: str,
+        limits: Iterable[str | RateLimit],
+        policy: Policy,
+        path: Path | None = None,
     ) -> Limiter:
         """The limiter of that name, which obeys these limits too."""
         limiter = self._known.get(name)
         if limiter is None:
-            limiter = self._known[name] = Limiter(limits, path=path)
+            limiter = self._known[name] = Limiter(limits, policy=policy, path=path)
         else:
             limiter.tighten(limits)
         self._kept[name] = limiter
@@ -67,13 +71,18 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def shared_limiter(
-    name: str, limits: Iterable[str | RateLimit], *, in_file: bool = False
+    name: str,
+    limits: Iterable[str | RateLimit],
+    *,
+    policy: Policy = "window",
+    in_file: bool = False,
 ) -> Limiter:
     """The process's limiter for a name.
 
     Args:
         name: From `limiter_name(api_key, origin)`.
         limits: What this caller wants obeyed; they stay obeyed by all that share the limiter.
+        policy: As of `Limiter`; the first caller's counts.
         in_file: Share it with this user's other processes, through a file.
 
     Raises:
@@ -81,5 +90,5 @@ def shared_limiter(
     """
     with _registry.lock:
         if in_file:
-            return _registry.get(f"{name} in a file", limits, state_path(name))
-        return _registry.get(name, limits)
+            return _registry.get(f"{name} in a file", limits, policy, state_path(name))
+        return _registry.get(name, limits, policy)

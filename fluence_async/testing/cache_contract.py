@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ..cache import CacheStore
+from ..cache import CacheStore, LeasingStore
 from .transport_contract._expect import expect
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "a_cancelled_use_leaves_the_store_usable",
     "a_key_that_is_not_there_is_none",
     "a_later_put_takes_the_place_of_the_earlier",
+    "a_lease_has_one_holder",
+    "a_lease_that_nobody_ends_runs_out",
     "clearing_forgets_everything",
     "closing_twice_is_closing_once",
     "deleting_forgets_one",
@@ -167,6 +169,41 @@ async def closing_twice_is_closing_once(factory: Factory) -> None:
     await store.aclose()
 
 
+async def a_lease_has_one_holder(factory: Factory) -> None:
+    """Of any number who want it at once; a store without leases need not do anything."""
+    async with _opened(factory) as store:
+        if not isinstance(store, LeasingStore):
+            return
+        holders = [b"%d" % n for n in range(10)]
+        got: list[bytes] = []
+
+        async def want(holder: bytes) -> None:
+            if await store.lease(_key(1), holder, _LONG_S):
+                got.append(holder)
+
+        async with anyio.create_task_group() as tasks:
+            for holder in holders:
+                tasks.start_soon(want, holder)
+        expect(len(got) == 1, f"one of ten has the lease, not {len(got)}")
+        other = next(holder for holder in holders if holder not in got)
+        expect(await store.lease(_key(1), got[0], _LONG_S), "its holder has it again")
+        expect(await store.lease(_key(2), other, _LONG_S), "another key's is another lease")
+        expect(await store.get(_key(1)) is None, "a lease is no value")
+        await store.release(_key(1), other)
+        expect(not await store.lease(_key(1), other, _LONG_S), "only its holder ends it")
+        await store.release(_key(1), got[0])
+        expect(await store.lease(_key(1), other, _LONG_S), "then the next one has it")
+
+
+async def a_lease_that_nobody_ends_runs_out(factory: Factory) -> None:
+    """Its holder may have been killed."""
+    async with _opened(factory) as store:
+        if isinstance(store, LeasingStore):
+            await store.lease(_key(1), b"dead", 0.001)
+            await anyio.sleep(0.005)
+            expect(await store.lease(_key(1), b"next", _LONG_S), "it ends after its time")
+
+
 CHECKS: tuple[Check, ...] = (
     what_is_put_is_got,
     a_key_that_is_not_there_is_none,
@@ -178,5 +215,7 @@ CHECKS: tuple[Check, ...] = (
     many_tasks_at_once_do_not_mix,
     a_cancelled_use_leaves_the_store_usable,
     closing_twice_is_closing_once,
+    a_lease_has_one_holder,
+    a_lease_that_nobody_ends_runs_out,
 )
 """All checks."""

@@ -191,9 +191,9 @@ async def test_a_time_that_cannot_be_is_refused(value: float) -> None:
             await fluence.chat.completions.create(**HI, cache="day")  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("cache", ["moon", "redis://localhost", object(), MemoryCache])
+@pytest.mark.parametrize("cache", ["moon", "http://localhost", object(), MemoryCache])
 async def test_what_is_no_cache_is_refused(cache: Any) -> None:
-    with pytest.raises(ValueError, match="'memory', 'sqlite', a CacheStore"):
+    with pytest.raises(ValueError, match="'memory', 'sqlite', 'redis://…', a CacheStore"):
         session(ScriptedTransport(GOOD), cache=cache)
 
 

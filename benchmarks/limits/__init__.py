@@ -1,0 +1,1 @@
+"""The simulation of limits: our limiter and its peers against servers of every policy."""

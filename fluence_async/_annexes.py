@@ -1,0 +1,72 @@
+"""The name of a store or a limiter goes in, it comes out, also where that is an annex.
+
+Law: an annex is imported when it is named, and what it needs is said when it is not there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from ._sansio.rate_limit import RateLimit
+from .cache import CacheStore, open_store
+from .limiter import Limiter, shared_limiter
+
+__all__ = ["named_limiter", "named_store"]
+
+_REDIS = ("redis://", "rediss://", "unix://")
+
+
+def named_store(cache: str | CacheStore) -> CacheStore:
+    """The store that a session's `cache=` names.
+
+    Raises:
+        ValueError: It names none.
+        ImportError: It names a Redis, without the extra `redis`.
+    """
+    if not isinstance(cache, str) or not cache.startswith(_REDIS):
+        return open_store(cache)
+    try:
+        from .contrib.redis import RedisCache
+    except ImportError as error:
+        raise ImportError(
+            "a cache in Redis needs coredis: pip install 'fluence-async[redis]'"
+        ) from error
+    return RedisCache(cache)
+
+
+def named_limiter(
+    limiter: str | Limiter | None, name: str, limits: Iterable[str | RateLimit]
+) -> Limiter | None:
+    """The limiter that a session's `limiter=` names.
+
+    Args:
+        limiter: `memory`, `file`, the address of a Redis, or the limiter itself; None or `none`
+            for none; `auto` for what the environment says, and without that `memory`.
+        name: What its units are called, from `limiter_name`.
+        limits: What it obeys.
+
+    Raises:
+        ValueError: It names none.
+        ImportError: It names a Redis, without the extra `redis`.
+    """
+    if limiter == "auto":
+        limiter = os.environ.get("FLUENCE_LIMITER") or "memory"
+    if limiter is None or limiter == "none":
+        return None
+    if isinstance(limiter, Limiter):
+        return limiter
+    if limiter in ("memory", "file"):
+        return shared_limiter(name, limits, in_file=limiter == "file")
+    if not limiter.startswith(_REDIS):
+        raise ValueError(
+            f"limiter={limiter!r}: must be 'memory', 'file', 'redis://…', a Limiter, or None "
+            "(FLUENCE_LIMITER: 'none') for none"
+        )
+    try:
+        from .contrib.redis import RedisLimiter
+    except ImportError as error:
+        raise ImportError(
+            "a limiter in Redis needs coredis: pip install 'fluence-async[redis]'"
+        ) from error
+    return RedisLimiter(limiter, name, limits)

@@ -1,0 +1,6 @@
+"""What machines share through a Redis (extra `redis`): a cache of answers, and limits."""
+
+from .cache import RedisCache
+from .limiter import RedisLimiter
+
+__all__ = ["RedisCache", "RedisLimiter"]

@@ -1,0 +1,300 @@
+"""The units that Redis gives go in, a limiter's questions are answered at once; see `Store`.
+
+Law: what happened meanwhile (settled, released, paused) goes along with the next question, in one
+round trip of one script (`_step.lua`), by Redis's own clock. Nobody polls: who is told to wait asks
+again when that is over.
+
+A unit in flight is leased, and its lease renewed, so that the units of a process that was killed
+come back by themselves. A Redis that has forgotten (a flush, a failover to an empty one) is told
+again what this process knows, and gives nothing for the shortest period. One that cannot be
+reached gives nothing for five seconds; then each process keeps to its share of the limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..._sansio.bucket import DONE, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
+from ..._sansio.rate_limit import RateLimit
+from ...limiter._line import Line
+from ...meta import RateLimitSnapshot
+from ._units import Ask, Carrier, News, Terms, Unit, Units, in_words
+
+__all__ = ["RedisStore"]
+
+_S = 1_000_000_000
+_US = 1_000
+_LEASE = 30 * _S
+_CLOSED = 5 * _S
+RENEWED = 10 * _S
+
+
+class RedisStore:
+    """See `limiter._store.Store`; all of it under the line's lock, the courier's work apart."""
+
+    learns, stale_after = False, NEVER
+
+    def __init__(
+        self,
+        terms: Terms,
+        limits: Iterable[RateLimit],
+        line: Line,
+        start: Callable[[RedisStore], Carrier | None],
+    ) -> None:
+        self.terms = terms
+        self.line = line
+        self._start = start
+        self._limits = tuple(limits)
+        self._model = terms.bucket(self._limits)  # checks, names and holds; no units
+        self._units = Units()
+        self._epoch = ""
+        self._used = [0 for _ in self._model.windows]
+        self.news: list[News] = []
+        self._hand: tuple[Ask, Unit] | None = None
+        self.wanted: Ask | None = None
+        self._wake = 0
+        self._asked: Ask | None = None  # of what that was said
+        self._renewed = 0
+        self.down_since = 0
+        self._share: Bucket | None = None
+        self._courier: Carrier | None = None
+        self.blocked_until = 0
+
+    # ─── what a line asks ─────────────────────────────────────────────────────────────────
+
+    def check(self, costs: Mapping[str, int], lane: int) -> None:
+        """Raise ValueError if such a claim could never be taken."""
+        self._model.check(costs, lane)
+
+    def take(self, claim: Claim, now: int, lane: int) -> int:
+        """Hand out the unit in hand, or have one asked for."""
+        if now < self.blocked_until:
+            return self.blocked_until
+        ask = lane, claim.costs
+        if self._hand is not None:
+            (its_lane, its_costs), unit = self._hand
+            self._hand = None
+            if its_lane >= lane and its_costs == claim.costs:
+                self._units.hold(claim, unit)
+                claim.state = HELD
+                return 0
+            self._drop(unit)
+        self.wanted = ask
+        wake = self._told(now, ask)
+        if wake == NEVER:
+            self._call_courier()
+        if self.down_since:
+            return self._take_of_share(claim, now, lane)
+        return wake
+
+    def _told(self, now: int, ask: Ask) -> int:
+        """When Redis said that this can be had; NEVER if it must be asked."""
+        return self._wake if self._wake > now and ask == self._asked else NEVER
+
+    def _take_of_share(self, claim: Claim, now: int, lane: int) -> int:
+        if not self.terms.clients:
+            return NEVER
+        if now < self.down_since + _CLOSED:
+            return self.down_since + _CLOSED
+        if self._share is None:
+            self._share = self._units.share(self.terms, self._limits, now - self._longest)
+        wake = self._share.take(claim, now, lane)
+        if not wake:
+            unit = self._units.new(claim.costs)
+            unit.share = self._share
+            self._units.keep(unit, now - self._longest)
+            self._units.hold(claim, unit)
+        return wake
+
+    def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
+        """When Redis said, if it did."""
+        del ahead
+        told = self._told(now, (lane, claim.costs))
+        return max(now, self.blocked_until, told if told < NEVER else now)
+
+    def sent(self, claim: Claim) -> None:
+        """The first byte may have left this machine."""
+        if claim.state == HELD:
+            claim.state = SENT
+
+    def settle(
+        self,
+        claim: Claim,
+        ub: int,
+        costs: Mapping[str, int] | None = None,
+        accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+    ) -> None:
+        """It had arrived by `ub`, and came to `costs`."""
+        if claim.state not in (HELD, SENT):
+            return
+        unit = self._units.let_go(claim)
+        unit.arrived = ub
+        if unit.share is not None:
+            unit.share.settle(claim, ub, costs)
+        claim.state = DONE
+        if costs is not None:
+            self._tell("drop", unit.name)
+            unit.costs = {**unit.costs, **{name: max(0, cost) for name, cost in costs.items()}}
+        self._tell("put", unit.name, ub)
+
+    def release(self, claim: Claim, now: int) -> None:
+        """It is over, however far it came."""
+        if claim.state == SENT:
+            self.settle(claim, now + self.terms.unseen)
+        elif claim.state == HELD:
+            unit = self._units.let_go(claim)
+            if unit.share is not None:
+                unit.share.release(claim, now)
+            claim.state = DONE
+            self._drop(unit)
+
+    def refused(self, claim: Claim, now: int) -> None:
+        """Nothing is learnt from it here."""
+
+    def block(self, until: int) -> None:
+        """Let nobody take before `until`: everybody, once the others hear of it."""
+        until += self.terms.margin
+        if until > self.blocked_until:
+            self.blocked_until = until
+            self._tell("block", until)
+
+    def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
+        """Obey these limits too."""
+        self._model.tighten(limits, now)
+        self._limits = tuple(window.rate for window in self._model.windows)
+        self._used += [0] * (len(self._limits) - len(self._used))
+        self._share = None
+
+    def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
+        """As of Redis's last word."""
+        wait = max(0, self._wake - now) / _S
+        return tuple(
+            WindowSnapshot(
+                limit=window.rate,
+                used=used,
+                left=max(0, window.rate.limit - used),
+                next_free_s=wait if used >= window.rate.limit else 0.0,
+            )
+            for window, used in zip(self._model.windows, self._used, strict=True)
+        )
+
+    def inherit(self, _now: int) -> RedisStore:
+        """What is in flight here stays the parent's to tell of."""
+        heir = RedisStore(self.terms, self._limits, self.line, self._start)
+        heir.blocked_until = self.blocked_until
+        self._courier = None
+        self._units.orphan()
+        return heir
+
+    def __str__(self) -> str:
+        return str(self._model)
+
+    # ─── what the courier carries ─────────────────────────────────────────────────────────
+
+    def question(self, now: int) -> tuple[list[str], Unit | None]:
+        """The script's next arguments, and the unit that they ask for."""
+        ask, news, self.news = self.wanted, self.news, []
+        unit = None if ask is None else self._units.new(ask[1])
+        lane, name = ("", "") if ask is None or unit is None else (str(ask[0]), unit.name)
+        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name]
+        arguments.append(str(len(self._model.windows)))
+        for window in self._model.windows:
+            terms = window.rate.limit, window.hold // _US, window.reserve, window.dimension
+            arguments += map(str, terms)
+        return [*arguments, *in_words(news, now)], unit
+
+    def answered(self, reply: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
+        """Take in what the script said; the line pumps next."""
+        verdict, wait, epoch, *used = reply
+        self.down_since, self._share = 0, None
+        for place, number in enumerate(used):
+            self._used[place] = int(number)
+        lost, self._epoch = verdict == "lost", epoch
+        if lost:
+            self.news += self._units.all()
+        self._wake = 0
+        if verdict == "wait":
+            self._wake, self._asked = now + int(wait) * _US, ask
+        if ask is not None and unit is not None and verdict == "taken":
+            self._units.keep(unit, now - self._longest)
+            self._hand, self.wanted = (ask, unit), None
+
+    def unclaimed(self) -> None:
+        """The line has pumped: who wanted the unit in hand has gone."""
+        if self._hand is not None:
+            self._drop(self._hand[1])
+            self._hand = None
+        if not self.line.queue.size and self.wanted is not None:
+            self.wanted = None
+            self.news.append(("leave",))
+
+    def failed(self, now: int) -> None:
+        """Redis did not answer: it may have heard, or not. It is told all, once it is back."""
+        self.down_since = self.down_since or now
+        self._wake = 0
+
+    def begin(self, now: int) -> None:
+        """A new connection: to a Redis that may have forgotten what was told to the last one."""
+        self._units.forget(now - self._longest)
+        self.news = [each for each in self.news if each[0] in ("drop", "leave")]
+        self.news += self._units.all()
+        if self.blocked_until > now:
+            self.news.append(("block", self.blocked_until))
+
+    def renew(self, now: int) -> None:
+        """Let the leases of what is in flight last, when it is time."""
+        if self.in_flight and now >= self._renewed + RENEWED:
+            self._renewed = now
+            self.news += self._units.leases()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to tell or to ask."""
+        return bool(self.news) or self.wanted is not None
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether there are leases to be renewed."""
+        return self._units.in_flight
+
+    def patience(self, now: int, idle: int) -> int:
+        """How long there is nothing to do, in ns, if nothing happens; at most `idle` for ever."""
+        if self.news or (self.wanted is not None and self._wake <= now):
+            return 0
+        until = self._wake if self.wanted is not None else now + idle
+        if self.in_flight:
+            until = min(until, self._renewed + RENEWED)
+        return max(1, until - now)
+
+    # ─── news ─────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _longest(self) -> int:
+        return max(window.hold for window in self._model.windows)
+
+    def _drop(self, unit: Unit) -> None:
+        self._units.drop(unit)
+        self._tell("drop", unit.name)
+
+    def _tell(self, *news: str | int) -> None:
+        self.news.append(news)
+        self._call_courier()
+
+    def _call_courier(self) -> None:
+        if self._courier is None or not self._courier.rouse():
+            self._courier = self._start(self)
+
+    def let_go(self, courier: Carrier) -> bool:
+        """Whether the courier may end: there is nothing to do but what a next one would be told.
+        After that it hears of nothing any more."""
+        self.unclaimed()
+        if self.wanted is not None or (self.news and not self.down_since):
+            return False
+        self.gone(courier)
+        return True
+
+    def gone(self, courier: Carrier) -> None:
+        """The courier has ended."""
+        if self._courier is courier:
+            self._courier = None

@@ -1,0 +1,82 @@
+"""A limiter whose units are in a Redis: every process and machine that names it shares them.
+
+A line of waiting calls stands in each process, as ever; behind it are a store (`_store.py`) that
+has units in hand when Redis has just given them, and a courier (`_courier.py`) that asks.
+
+Rejected: units handed out in advance to each process (one that idles keeps them from the others);
+a subscription to what becomes free (a connection more, and a wake for everybody).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+from ..._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
+from ...limiter import Limiter
+from ._address import check_address
+from ._courier import Courier
+from ._store import RedisStore
+from ._units import Terms
+
+__all__ = ["RedisLimiter"]
+
+_S = 1_000_000_000
+
+WhenDown: TypeAlias = Literal["share", "wait"]
+
+
+class RedisLimiter(Limiter):
+    """A `Limiter` that shares its units through a Redis, with whoever names the same units there.
+
+    `acquire_nowait` never succeeds: Redis must be asked.
+
+    Args:
+        url: `redis://host:port/db`, or `rediss://…`.
+        name: What the units are called there; `limiter_name(api_key, origin)` for a key's.
+        limits: As of `Limiter`.
+        when_down: What to do without Redis: keep to a `share` of the limits, or `wait` for it.
+        clients: How many processes share the limits; each one's share without Redis.
+        reserve: As of `Limiter`.
+        margin_s: As of `Limiter`.
+        drift: As of `Limiter`.
+        unseen_s: As of `Limiter`.
+
+    Raises:
+        ValueError: A setting that cannot work.
+
+    Example:
+        ```python
+        limiter = RedisLimiter("redis://localhost:6379", "nightly", ["100/minute"])
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
+        *,
+        when_down: WhenDown = "share",
+        clients: int = 4,
+        reserve: float = 0.06,
+        margin_s: float = 0.05,
+        drift: float = 5e-4,
+        unseen_s: float = 10.0,
+    ) -> None:
+        super().__init__(limits, reserve=reserve, margin_s=margin_s, drift=drift, unseen_s=unseen_s)
+        check_address(url)
+        if when_down not in ("share", "wait"):
+            raise ValueError(f"when_down={when_down!r}: 'share' or 'wait'")
+        if type(clients) is not int or clients < 1:
+            raise ValueError(f"clients={clients!r}: how many processes share it, 1 or more")
+        terms = Terms(
+            url=url,
+            name=name,
+            reserve=reserve,
+            margin=round(margin_s * _S),
+            drift=drift,
+            unseen=round(unseen_s * _S),
+            clients=clients if when_down == "share" else 0,
+        )
+        self._line.store = RedisStore(terms, read_limits(limits), self._line, Courier.start)

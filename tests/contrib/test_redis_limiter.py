@@ -1,0 +1,354 @@
+"""A limiter in a Redis: a real one, which is killed, flushed and started again."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from fluence_async import APITimeoutError, FluenceSession, LimitWaitError
+from fluence_async.limiter import Limiter
+from fluence_async.testing import FluenceServer
+from fluence_async.testing.limiter_contract import CHECKS, Check
+from tests.contrib.redis_server import WHY_NOT, RedisServer
+
+pytest.importorskip("coredis", reason="coredis is not installed")
+
+from fluence_async.contrib.redis import RedisLimiter, _courier, _store
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
+]
+
+S = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    shared_redis.say("FLUSHALL")
+    return shared_redis
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+def limiter_of(redis: RedisServer, *limits: str, **settings: object) -> RedisLimiter:
+    return RedisLimiter(redis.url, "n", limits or ["10/second"], reserve=0, **settings)  # type: ignore[arg-type]
+
+
+async def call(limiter: Limiter, sent: list[float] | None = None, **options: object) -> None:
+    permit = await limiter.acquire(**options)  # type: ignore[arg-type]
+    try:
+        permit.sent()
+        if sent is not None:
+            sent.append(time.monotonic())
+        permit.settle()
+    finally:
+        permit.release()
+
+
+def most_in(sent: list[float], period_s: float) -> int:
+    return max(sum(start <= each < start + period_s for each in sent) for start in sent)
+
+
+async def test_limiters_of_one_name_share_their_units(redis: RedisServer) -> None:
+    sent: list[float] = []
+    began = time.monotonic()
+    async with anyio.create_task_group() as tasks:
+        for each in (limiter_of(redis), limiter_of(redis)):
+            for _ in range(15):
+                tasks.start_soon(call, each, sent)
+    assert len(sent) == 30
+    assert most_in(sent, 1.0) == 10
+    assert 2.0 < sent[-1] - began < 5.0
+
+
+async def test_another_name_has_units_of_its_own(redis: RedisServer) -> None:
+    other = RedisLimiter(redis.url, "other", ["10/minute"], reserve=0)
+    with anyio.fail_after(5):
+        for each in (limiter_of(redis, "10/minute"), other):
+            for _ in range(10):
+                await call(each)
+
+
+async def test_what_was_used_outlives_its_process(redis: RedisServer) -> None:
+    for _ in range(10):
+        await call(limiter_of(redis, "10/minute"))
+    with pytest.raises(LimitWaitError) as caught:
+        await call(limiter_of(redis, "10/minute"), deadline=anyio.current_time() + 20)
+    assert 50 < caught.value.wait_s < 61
+
+
+async def test_all_windows_count(redis: RedisServer) -> None:
+    both = limiter_of(redis, "100/second", "5/minute")
+    for _ in range(5):
+        await call(both)
+    with pytest.raises(LimitWaitError):
+        await call(both, deadline=anyio.current_time() + 5)
+    assert [window.used for window in both.snapshot().windows] == [5, 5]
+
+
+async def test_what_was_never_sent_is_free_at_once(redis: RedisServer) -> None:
+    one = limiter_of(redis, "1/minute")
+    with anyio.fail_after(5):
+        for _ in range(3):
+            permit = await one.acquire()
+            permit.release()
+
+
+async def test_a_cancelled_wait_leaves_neither_unit_nor_ticket(redis: RedisServer) -> None:
+    one = limiter_of(redis, "1/second")
+    await call(one)
+    for _ in range(20):
+        with anyio.move_on_after(0.01):
+            await one.acquire()
+    with anyio.fail_after(5):
+        await call(one)
+        await call(limiter_of(redis, "1/second"))
+    assert redis.say("ZCARD", "fluence:{n}:tickets") == b":0"
+
+
+async def test_a_batch_call_leaves_the_reserve(redis: RedisServer) -> None:
+    one = RedisLimiter(redis.url, "n", ["10/minute"], reserve=0.2)
+    for _ in range(8):
+        await call(one, lane=1)
+    with pytest.raises(LimitWaitError):
+        await call(one, lane=1, deadline=anyio.current_time() + 5)
+    with anyio.fail_after(5):
+        await call(one)
+
+
+async def test_a_pause_is_everybodys(redis: RedisServer) -> None:
+    one, other = limiter_of(redis), limiter_of(redis)
+    await call(one)
+    await call(other)
+    one.pause(30)
+    await anyio.sleep(0.2)  # until Redis has heard of it
+    with pytest.raises(LimitWaitError) as caught:
+        await call(other, deadline=anyio.current_time() + 10)
+    assert 25 < caught.value.wait_s < 31
+
+
+async def test_the_units_of_one_that_died_come_back(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "_LEASE", S // 5)
+    source = (
+        "import anyio, os, sys\n"
+        "from fluence_async.contrib.redis import RedisLimiter, _store\n"
+        "_store._LEASE = 200_000_000\n"
+        "async def main():\n"
+        "    one = RedisLimiter(sys.argv[1], 'n', ['2/second'], reserve=0)\n"
+        "    held = [await one.acquire(), await one.acquire()]\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "anyio.run(main)\n"
+    )
+    dead = await anyio.run_process(
+        [sys.executable, "-c", source, redis.url], cwd=Path(__file__).parents[2], check=False
+    )
+    assert dead.returncode == -9
+    with anyio.fail_after(5):
+        await call(limiter_of(redis, "2/second"))
+
+
+async def test_a_lease_lasts_as_long_as_its_call(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "_LEASE", S // 5)
+    monkeypatch.setattr(_store, "RENEWED", S // 20)
+    one = limiter_of(redis, "1/second")
+    permit = await one.acquire()
+    permit.sent()
+    await anyio.sleep(1.5)
+    with pytest.raises(LimitWaitError), anyio.fail_after(5):
+        await call(limiter_of(redis, "1/second"), deadline=anyio.current_time() + 0.3)
+    permit.settle()
+
+
+async def test_a_redis_that_has_lost_its_scripts_is_told_them_again(redis: RedisServer) -> None:
+    one = limiter_of(redis, "10/minute")
+    await call(one)
+    redis.say("SCRIPT", "FLUSH")
+    with anyio.fail_after(5):
+        await call(one)
+
+
+async def test_a_redis_that_was_flushed_hears_what_was_used(redis: RedisServer) -> None:
+    one = limiter_of(redis, "3/second", "5/minute")
+    for _ in range(3):
+        await call(one)
+    redis.say("FLUSHALL")
+    sent: list[float] = []
+    flushed = time.monotonic()
+    with anyio.fail_after(10):
+        await call(one, sent)
+        await call(one, sent)
+    assert sent[0] - flushed >= 1.0, "the shortest period is waited for"
+    with pytest.raises(LimitWaitError):
+        await call(one, deadline=anyio.current_time() + 5)
+
+
+async def test_without_redis_a_process_keeps_to_its_share(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_store, "_CLOSED", S // 2)
+    monkeypatch.setattr(_courier, "_RETRIED_S", 0.05)
+    one = limiter_of(own_redis, "8/second", clients=2)
+    sent: list[float] = []
+    await call(one, sent)
+    own_redis.stop()
+    with anyio.fail_after(10):
+        for _ in range(9):
+            await call(one, sent)
+    assert most_in(sent, 1.0) == 4
+    assert [record.levelno for record in caplog.records if record.name == "fluence_async"] == [
+        logging.WARNING
+    ]
+    assert "its share of the limits" in caplog.text
+    own_redis.start()
+    with anyio.fail_after(10):
+        await call(limiter_of(own_redis, "8/second"))
+        sent.clear()
+        for _ in range(16):
+            await call(one, sent)
+    assert 4 < most_in(sent, 1.0) <= 8
+
+
+async def test_without_redis_one_can_wait_for_it(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_courier, "_RETRIED_S", 0.05)
+    one = limiter_of(own_redis, "100/second", when_down="wait")
+    await call(one)
+    own_redis.stop()
+    with pytest.raises(APITimeoutError):
+        await call(one, deadline=anyio.current_time() + 1)
+    assert "nothing is sent until it is back" in caplog.text
+    own_redis.start()
+    with anyio.fail_after(10):
+        await call(one)
+
+
+async def test_no_task_is_left_when_there_is_nothing_to_do(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_courier, "_IDLE", S // 100)
+    one = limiter_of(redis)
+    for _ in range(3):
+        await call(one)
+        with anyio.fail_after(5):
+            while redis.clients():
+                await anyio.sleep(0.01)
+
+
+def test_one_loop_after_another_has_the_same_units(redis: RedisServer) -> None:
+    one = limiter_of(redis, "3/minute")
+
+    async def twice() -> None:
+        await call(one)
+
+    for backend in ("asyncio", "trio", "asyncio"):
+        anyio.run(twice, backend=backend)
+
+    async def refused() -> None:
+        with pytest.raises(LimitWaitError):
+            await call(one, deadline=anyio.current_time() + 5)
+
+    anyio.run(refused, backend="trio")
+
+
+async def test_sessions_of_one_key_share_what_is_in_redis(redis: RedisServer) -> None:
+    async with FluenceServer() as server:
+        settings = {"api_key": server.api_key, "base_url": server.base_url, "limiter": redis.url}
+        async with FluenceSession(**settings, limits=["2/minute"]) as fluence:  # type: ignore[arg-type]
+            for _ in range(2):
+                answer = await fluence.chat.completions.create(
+                    model="fluence-chat", messages="Hello!"
+                )
+                assert answer.text
+        async with FluenceSession(**settings, limits=["2/minute"]) as fluence:  # type: ignore[arg-type]
+            with pytest.raises(LimitWaitError):
+                await fluence.chat.completions.create(
+                    model="fluence-chat", messages="Hello!", timeout=5
+                )
+        names = redis.say("EVAL", "return table.concat(redis.call('KEYS', '*'), ' ')", "0")
+        assert b"fluence:{" in names
+        assert server.api_key.encode() not in names
+
+
+WORKER = """
+import anyio, sys, time
+from fluence_async.contrib.redis import RedisLimiter
+
+async def main(url, calls):
+    limiter = RedisLimiter(url, "n", ["25/second"], reserve=0)
+
+    async def call():
+        permit = await limiter.acquire()
+        permit.sent()
+        print(time.monotonic(), flush=True)
+        permit.settle()
+        permit.release()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(calls):
+            tasks.start_soon(call)
+
+anyio.run(main, sys.argv[1], int(sys.argv[2]), backend=sys.argv[3])
+"""
+
+
+def test_processes_share_the_limit_fairly_also_when_one_is_killed(redis: RedisServer) -> None:
+    def start(backend: str, calls: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, redis.url, str(calls), backend],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    workers = [start(backend, 30) for backend in ("asyncio", "trio", "asyncio")]
+    victim = start("asyncio", 1000)
+    assert victim.stdout is not None
+    stamps = [float(victim.stdout.readline()) for _ in range(5)]
+    victim.kill()
+    stamps += [float(line) for line in victim.communicate()[0].splitlines()]
+    for worker in workers:
+        stamps += [float(line) for line in worker.communicate(timeout=60)[0].splitlines()]
+    assert len(stamps) >= 95
+    assert most_in(stamps, 1.0) <= 25
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"when_down": "open"}, "'share' or 'wait'"),
+        ({"clients": 0}, "clients=0"),
+        ({"clients": True}, "clients=True"),
+        ({"url": "http://x"}, "redis://"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RedisLimiter(**{"url": "redis://x", "name": "n", **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_it_passes_the_contract(redis: RedisServer, check: Check) -> None:
+    await check(lambda name, limits: RedisLimiter(redis.url, name, limits))

@@ -1,0 +1,55 @@
+"""The limits in simulated hours, against servers that count in every way."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.limits.ours import Ours
+from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, broken, promised
+from benchmarks.limits.servers import SERVERS
+from benchmarks.limits.world import ideal
+
+
+@pytest.mark.parametrize("first", range(0, 240, 60))
+def test_no_seed_breaks_a_promise(first: int) -> None:
+    """Each one by itself: `python -m benchmarks.limits --seed N`."""
+    wrong = {seed: text for seed in range(first, first + 60) if (text := broken(seed))}
+    assert not wrong
+
+
+@pytest.mark.parametrize("kind", AS_PROMISED)
+@pytest.mark.parametrize("network", ["jittered", "bursty"])
+def test_servers_that_keep_to_their_limits_refuse_nothing_and_cost_no_time(
+    kind: str, network: str
+) -> None:
+    outcome = Scene(kind, network, seed=7).run()
+    assert not outcome.refused
+    assert promised(DOCUMENTED, 3000) / outcome.makespan >= 0.99
+    assert outcome.busiest(60) <= 100
+    assert outcome.busiest(3600) <= 1000
+
+
+@pytest.mark.parametrize("kind", sorted({*SERVERS} - {*AS_PROMISED}))
+@pytest.mark.parametrize(("headers", "most"), [(False, 20), (True, 1)])
+def test_servers_that_count_otherwise_are_learnt(kind: str, headers: bool, most: int) -> None:
+    """The rate from the second hour on; before that, what is learnt and what was saved up."""
+    scene = Scene(kind, "jittered", seed=7, headers=headers)
+    outcome = scene.run()
+    assert len(outcome.refused) <= most
+    at_best = ideal(scene.server(), 3000) - ideal(scene.server(), 1000)
+    assert at_best / (outcome.accepted[2999] - outcome.accepted[999]) >= 0.96
+
+
+def test_a_seed_says_all() -> None:
+    runs = [Scene.of(11).run(calls=120) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_the_simulation_catches_a_limiter_that_gives_units_back_too_early() -> None:
+    class Early(Ours):
+        def __init__(self, limits: list[tuple[int, float]]) -> None:
+            super().__init__(limits, "window")
+            for window in self.bucket.windows:
+                window.hold -= 10**9
+
+    assert Scene("sliding log", "jittered", seed=7).run(Early).refused
