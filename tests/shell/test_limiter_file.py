@@ -147,14 +147,16 @@ def test_a_ring_that_is_full_forgets_nothing_that_counts(
 ) -> None:
     for module in (limits_file, _ledger, _mirror):
         monkeypatch.setattr(module, "RING", 64)
-    send(store(path, time_, "50/hour"), time_, 50)
-    narrow = store(path, time_, "60/minute")
-    claims = take_all(narrow, time_)
-    time_.go(61)
-    for claim in claims + [take(narrow, time_) for _ in range(30)]:
-        assert claim is not None
-        narrow.settle(claim, time_.boot)
-    assert free(store(path, time_, "50/hour"), time_) == [0]
+    of_tokens = ("50/hour", "1000 tokens/hour")
+    talker = store(path, time_, *of_tokens)
+    for _ in range(10):
+        claim = Claim({"requests": 1, "tokens": 100})
+        assert talker.take(claim, time_.boot, 0) == 0
+        talker.settle(claim, time_.boot)
+    for _ in range(3):
+        time_.go(61)
+        send(store(path, time_, "60/minute"), time_, 25)
+    assert free(store(path, time_, *of_tokens), time_) == [0, 0]
 
 
 def test_a_longer_window_than_before_remembers_all_that_is_there(path: Path, time_: Time) -> None:
@@ -325,6 +327,38 @@ def test_a_crash_at_any_write_frees_no_unit_too_early_and_loses_none(
                 survivor.release(claim, time_.boot)
         time_.go(3600 + 11)
         assert free(neighbour, time_) == free(store(path, time_, "4/hour"), time_) == [4]
+
+
+@pytest.mark.parametrize("end", ["settle", "release"])
+def test_who_was_taken_for_dead_and_is_not_counts_once(end: str, path: Path, time_: Time) -> None:
+    ghost, other = as_another_process(store(path, time_, "4/hour")), store(path, time_, "4/hour")
+    claim = take(ghost, time_)
+    assert claim is not None
+    assert len(take_all(other, time_)) == 3  # and looks for the dead
+    if end == "settle":
+        ghost.settle(claim, time_.boot)
+    else:
+        ghost.release(claim, time_.boot)
+    for each in (ghost, other, store(path, time_, "4/hour")):
+        assert free(each, time_) == [0]
+    time_.go(3611)
+    for each in (ghost, other, store(path, time_, "4/hour")):
+        assert free(each, time_) == [1]
+
+
+def test_a_process_in_a_container_that_cannot_be_seen_is_believed_for_an_hour(
+    path: Path, time_: Time
+) -> None:
+    contained, other = store(path, time_, "4/minute"), store(path, time_, "4/minute")
+    assert contained._ledger is not None
+    contained._ledger.process = this_process()._replace(namespace=1)
+    assert take(contained, time_) is not None
+    for seconds, count in ((3500, 3), (101, 3), (71, 4)):
+        time_.go(seconds)
+        claims = take_all(other, time_)
+        assert len(claims) == count
+        for claim in claims:
+            other.release(claim, time_.boot)
 
 
 def test_a_holder_that_stands_still_holds_up_nobodys_loop(path: Path, time_: Time) -> None:
