@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 import aiohttp
+from aiohttp import http_parser
 
 from ._aiohttp_connections import Connector, Line, Outgoing
 from ._aiohttp_response import AiohttpResponse
@@ -41,6 +42,9 @@ __all__ = ["AiohttpTransport"]
 # aiohttp asks its parser for more at every piece it takes from a buffer below this size: with its
 # own 256 KiB, a chunk costs 0.6 µs more.
 _READ_BUFFER = 32 * 1024
+# aiohttp's Python parser, once paused by a full buffer, may keep the last bytes of a body to itself
+# (3.14.5): there the buffer is so large that only who stops reading fills it.
+_LARGE_READ_BUFFER = 2**20
 _MAX_FIELD = 32 * 1024
 _MAX_FIELDS = 128
 _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -71,7 +75,7 @@ class AiohttpTransport:
             connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            read_bufsize=_READ_BUFFER,
+            read_bufsize=_read_buffer(),
             max_field_size=_MAX_FIELD,
             max_headers=_MAX_FIELDS,
         )
@@ -153,6 +157,11 @@ class AiohttpTransport:
 
     def _close_when_running(self) -> None:
         self._closing = self._loop.create_task(self.aclose())
+
+
+def _read_buffer() -> int:
+    in_python = http_parser.HttpResponseParser is http_parser.HttpResponseParserPy
+    return _LARGE_READ_BUFFER if in_python else _READ_BUFFER
 
 
 class _Sending:

@@ -75,6 +75,7 @@ class TestContract:
             from aiohttp.http_parser import HttpResponseParserPy
 
             monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", HttpResponseParserPy)
+            monkeypatch.setattr("aiohttp.http_parser.HttpResponseParser", HttpResponseParserPy)
         backend = "trio" if request.param == "httpcore2" else "asyncio"
         return backend, {} if check in REAL_TIME else _options(backend)
 
