@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, Literal
 
 from anyio import WouldBlock
@@ -166,17 +167,12 @@ class Limiter:
         if path is not None and policy != "window":
             raise ValueError(f"policy={policy!r}: what is learnt is not in the file; 'window' only")
         unseen = round(unseen_s * _S)
-        margins = {
-            "reserve": reserve,
-            "margin": round(margin_s * _S),
-            "drift": drift,
-            "unseen": unseen,
-        }
-        found = read_limits(limits)
-        bucket = (
-            Bucket(found, **margins)  # type: ignore[arg-type]
-            if policy == "window"
-            else LearningBucket(found, strict=policy == "any-strict", **margins)
+        make: Callable[..., Bucket] = Bucket
+        if policy != "window":
+            make = partial(LearningBucket, strict=policy == "any-strict")
+        margin = round(margin_s * _S)
+        bucket = make(
+            read_limits(limits), reserve=reserve, margin=margin, drift=drift, unseen=unseen
         )
         clock = clock or (time.monotonic_ns if path is None else boot_clock())
         shared = path is not None and open_store(path, bucket, unseen, clock)

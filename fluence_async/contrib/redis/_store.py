@@ -179,7 +179,7 @@ class RedisStore:
             for window, used in zip(self._model.windows, self._used, strict=True)
         )
 
-    def inherit(self, _now: int) -> RedisStore:
+    def inherit(self, now: int) -> RedisStore:  # noqa: ARG002 - units tell no time here
         """What is in flight here stays the parent's to tell of."""
         heir = RedisStore(self.terms, self._limits, self.line, self._start)
         heir.blocked_until = self.blocked_until
