@@ -122,7 +122,7 @@ class UsageMeter:
                     f"the budget {pots.budget} counts money, and no model has a price: "
                     "FluenceSession(prices={'fluence-chat': Price(prompt=..., completion=...)})"
                 )
-        self.budgeted = bool(self._budgets)
+        self.budgeted: bool = bool(self._budgets)
         self._ledger = ledger
         self._clock = clock
         self._begin()

@@ -139,7 +139,8 @@ class Bucket:
         unseen: How long an unanswered request may still arrive after it was given up, in ns.
     """
 
-    learns, stale_after = False, NEVER  # nobody but the asker changes what it is told
+    learns: bool = False
+    stale_after: int = NEVER  # nobody but the asker changes what it is told
 
     __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
 
@@ -156,7 +157,7 @@ class Bucket:
         self._margin = margin
         self._drift = drift
         self._unseen = unseen
-        self.blocked_until = 0
+        self.blocked_until: int = 0
         self.windows: tuple[Window, ...] = ()
         self.tighten(limits, 0)
 

@@ -47,7 +47,7 @@ class LearningBucket(Bucket):
         options: As of `Bucket`.
     """
 
-    learns = True
+    learns: bool = True
 
     __slots__ = (
         "_history", "_memory", "_pause", "_proven_at", "_quiet", "_settled", "_strict", "_taken",

@@ -60,7 +60,7 @@ class Cache:
         self.store = store
         self._clock = clock
         self._at_once = isinstance(store, MemoryCache)
-        self.leases = isinstance(store, LeasingStore)
+        self.leases: bool = isinstance(store, LeasingStore)
         self._quiet_until = -math.inf
 
     def place(

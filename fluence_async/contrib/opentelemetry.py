@@ -88,7 +88,7 @@ class OpenTelemetryHook:
             instrumentation_scope_name=_SCOPE,
             instrumentation_scope_version=__version__,
         )
-        self.wants_content = self._genai.should_capture_content()
+        self.wants_content: bool = self._genai.should_capture_content()
         self._tracer = get_tracer(_SCOPE, __version__, tracer_provider)
         self._first_chunk = _first_chunk_histogram(meter_provider)
         self._calls: dict[str, InferenceInvocation] = {}

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from anyio import WouldBlock
 
@@ -49,7 +49,7 @@ class Permit(Claim):
         self.costs = costs
         self.state = FRESH
         self.came = 0
-        self.place = None
+        self.place: Any = None
         self.waited_s: float = 0.0
         self._line = line
         self._store = line.store  # after a fork the line has another

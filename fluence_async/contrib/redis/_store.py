@@ -32,7 +32,8 @@ RENEWED = 10 * _S
 class RedisStore:
     """See `limiter._store.Store`; all of it under the line's lock, the courier's work apart."""
 
-    learns, stale_after = False, NEVER
+    learns: bool = False
+    stale_after: int = NEVER
 
     def __init__(
         self,
@@ -106,9 +107,8 @@ class RedisStore:
             self._units.hold(claim, unit)
         return wake
 
-    def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
+    def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:  # noqa: ARG002
         """When Redis said, if it did."""
-        del ahead
         told = self._told(now, (lane, claim.costs))
         return max(now, self.blocked_until, told if told < NEVER else now)
 
