@@ -141,7 +141,6 @@ class Bucket:
 
     learns: bool = False
     stale_after: int = NEVER  # nobody but the asker changes what it is told
-
     __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
 
     def __init__(

@@ -120,6 +120,11 @@ class AiohttpResponse:
             BodyTimeout(f"{authority(self._url)} sent nothing until the deadline")
         )
 
+    def end(self) -> None:
+        """The transport is closed, and its connections with it; see `Watched`. What nobody holds
+        any more would be collected in any order, and aiohttp warns of its part of it."""
+        self._close()
+
     # ─── closing ──────────────────────────────────────────────────────────────────────────
 
     def _let_go(self) -> None:

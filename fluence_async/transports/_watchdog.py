@@ -26,6 +26,9 @@ class Watched(Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
 
+    def end(self) -> None:
+        """Whose watchdog it is, is closed."""
+
 
 class Watchdog:
     """The deadlines of one transport."""
@@ -65,8 +68,9 @@ class Watchdog:
             self.wake_at(following)
 
     def close(self) -> None:
-        """Mind nothing any more."""
-        self._watched.clear()
+        """Mind nothing any more, and end what is minded."""
+        while self._watched:
+            self._watched.pop().end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self.wakes_at = None, math.inf

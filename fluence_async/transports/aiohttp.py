@@ -180,6 +180,9 @@ class _Sending:
         self._expired = True
         self._task.cancel()
 
+    def end(self) -> None:
+        """Its connection is closed already; see `Watched`."""
+
     def timed_out(self, error: BaseException) -> bool:
         """Whether the task was cancelled by its deadline, and by nobody else."""
         if not self._expired:

@@ -92,6 +92,30 @@ def test_a_run_that_ends_amid_a_stream_leaves_nothing(run: Any, server: FluenceS
 
 
 @runs
+def test_a_stream_dropped_in_a_cycle_is_closed_with_its_session(
+    run: Any, server: FluenceServer
+) -> None:
+    async def main() -> None:
+        async with session(server) as fluence:
+            server.script(Stream("Hel", Stall()), repeat=True)
+            stream: Any = await fluence.chat.completions.create(
+                model=MODEL, messages="hi", stream=True
+            )
+            stream.itself = stream
+        del stream
+        with pytest.warns(ResourceWarning) as warned:
+            gc.collect()
+        assert ["dropped unclosed" in str(each.message) for each in warned] == [True]
+
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
+    idle(server)
+
+
+@runs
 def test_streams_dropped_in_a_cycle_are_closed_and_end_nothing_else(
     run: Any, server: FluenceServer
 ) -> None:
