@@ -51,6 +51,7 @@ async def test_a_hundred_go_at_once_and_the_others_as_their_units_come_back_in_o
         assert at == pytest.approx(rounds * (HOLD + 0.01 * column), abs=1e-3)
 
 
+@pytest.mark.parametrize("store", ["memory"], indirect=True)  # an hour of looks into a file is long
 async def test_a_thousand_go_within_the_first_hour() -> None:
     limiter = virtual("100/minute", "1000/hour")
     begun = anyio.current_time()
