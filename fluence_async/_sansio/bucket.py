@@ -249,7 +249,7 @@ class Bucket:
         ub: int,
         costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,  # noqa: ARG002 - for those who learn
-        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
     ) -> None:
         """The request had arrived by `ub`, so its units have a time of return. `costs` is what it
         came to, where that was an estimate: what was too much is given back at once, what was too

@@ -130,7 +130,7 @@ class FileStore:
         ub: int,
         costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
-        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
     ) -> None:
         """It had arrived by `ub`, and came to `costs`."""
         if claim.place is None:

@@ -67,8 +67,9 @@ class Courier:
     async def run(self) -> None:
         """Work until there is nothing to do."""
         try:
-            while not await self._serve():  # noqa: ASYNC110 - who is down tells nobody
-                await anyio.sleep(_RETRIED_S)
+            while not await self._serve():
+                if self._store.down_since:  # or else somebody came while the connection closed
+                    await anyio.sleep(_RETRIED_S)
         except Exception:  # a boundary: nobody waits for this task
             logger.exception("the limiter's courier to Redis broke down")
         finally:

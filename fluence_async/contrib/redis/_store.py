@@ -1,8 +1,8 @@
 """The units that Redis gives go in, a limiter's questions are answered at once; see `Store`.
 
 Law: what happened meanwhile (settled, released, paused) goes along with the next question, in one
-round trip of one script (`_step.lua`), by Redis's own clock. Nobody polls: who is told to wait asks
-again when that is over.
+round trip of one script (`_step.lua`), by Redis's own clock. Who is told to wait asks again when
+that is over: a second at most after it could be first in turn, since those ahead may give up.
 
 A unit in flight is leased, and its lease renewed, so that the units of a process that was killed
 come back by themselves. A Redis that has forgotten (a flush, a failover to an empty one) is told
@@ -107,7 +107,7 @@ class RedisStore:
             self._units.hold(claim, unit)
         return wake
 
-    def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:  # noqa: ARG002
+    def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:  # noqa: ARG002 - Redis counts
         """When Redis said, if it did."""
         told = self._told(now, (lane, claim.costs))
         return max(now, self.blocked_until, told if told < NEVER else now)
@@ -123,7 +123,7 @@ class RedisStore:
         ub: int,
         costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
-        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002
+        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
     ) -> None:
         """It had arrived by `ub`, and came to `costs`."""
         if claim.state not in (HELD, SENT):
