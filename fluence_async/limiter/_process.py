@@ -1,8 +1,8 @@
 """Who this process is, and whether another one still is: what Linux tells in `/proc`.
 
 Law: a process is known by its number and the time of its start, since numbers are used again; and
-by its boot. Of one in another pid namespace (a container with the same home directory) nothing can
-be known.
+by its boot. Of one in another pid or time namespace (a container with the same home directory)
+nothing can be known.
 """
 
 from __future__ import annotations
@@ -27,10 +27,24 @@ class Process(NamedTuple):
 
 
 def boot_clock() -> Callable[[], int]:
-    """Nanoseconds that all processes of this machine count alike, asleep or awake."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
-    return time.monotonic_ns
+    """Nanoseconds that all processes of this machine count alike, asleep or awake: in whatever time
+    namespace they are (https://man7.org/linux/man-pages/man7/time_namespaces.7.html)."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return time.monotonic_ns
+    offset = _boot_offset()
+    if offset:
+        return lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) - offset
+    return partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+
+
+def _boot_offset() -> int:
+    """By how much this process's namespace shifts the boot clock, in ns."""
+    try:
+        lines = Path("/proc/self/timens_offsets").read_text("ascii").splitlines()
+    except OSError:  # a kernel before 5.6, or no /proc
+        return 0
+    found = [line.split() for line in lines if line.startswith("boottime")]
+    return sum(int(seconds) * 1_000_000_000 + int(ns) for _, seconds, ns in found)
 
 
 def boot_id() -> bytes:
@@ -42,8 +56,16 @@ def this_process() -> Process:
     """The running one."""
     pid = os.getpid()
     started = _started(pid)
-    namespace = Path("/proc/self/ns/pid").stat().st_ino & 0xFFFF_FFFF
+    namespace = _inode("pid") ^ _inode("time")  # in another, pids or start times are others
     return Process(pid, int.from_bytes(boot_id()[:4], "little"), namespace, started or 0)
+
+
+def _inode(kind: str) -> int:
+    """What tells a namespace of this process from others, in 32 bits; 0 if the kernel has none."""
+    try:
+        return Path(f"/proc/self/ns/{kind}").stat().st_ino & 0xFFFF_FFFF
+    except OSError:
+        return 0
 
 
 def is_alive(process: Process, here: Process) -> bool | None:

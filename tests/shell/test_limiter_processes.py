@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from array import array
@@ -106,6 +107,53 @@ def test_eight_processes_never_pass_the_limits_and_use_them(
     assert busiest(stamps, 400_000_000) <= 40
     assert busiest(stamps, 1_500_000_000) <= 100
     assert used(stamps, 100, 1_500_000_000) > 0.5  # a busy machine
+
+
+TAKER = """
+import sys, anyio
+from fluence_async.limiter import Limiter
+
+limiter = Limiter("10/minute", path=sys.argv[1], reserve=0)
+for line in sys.stdin:
+    taken = 0
+    while taken < 3:
+        try:
+            permit = limiter.acquire_nowait()
+        except anyio.WouldBlock:
+            break
+        permit.sent()
+        permit.settle()
+        taken += 1
+    print(taken, flush=True)
+"""
+SHIFTED = ["unshare", "--time", "--boottime", "8640000", "--monotonic", "8640000", "--fork"]
+
+
+def test_processes_whose_boot_clocks_differ_share_the_limit_too(tmp_path: Path) -> None:
+    try:
+        subprocess.run([*SHIFTED, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no time namespace can be made here: {error}")
+    takers = [
+        subprocess.Popen(
+            [*prefix, sys.executable, "-c", TAKER, str(tmp_path / "limits")],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for prefix in ([], SHIFTED)
+    ]
+    taken = 0
+    for taker in takers * 4:
+        assert taker.stdin is not None
+        assert taker.stdout is not None
+        taker.stdin.write("go\n")
+        taker.stdin.flush()
+        taken += int(taker.stdout.readline())
+    for taker in takers:
+        taker.communicate()
+    assert taken == 10
 
 
 def main() -> None:
