@@ -82,6 +82,7 @@ class ChatStream:
         self._ready: deque[ChatCompletionChunk] = deque()
         self._idle_s = math.inf if call.timeout.idle is None else call.timeout.idle
         self._progress_s = math.inf if call.timeout.progress is None else call.timeout.progress
+        self._patience_s = min(self._idle_s, self._progress_s)
         self._error: FluenceError | None = None
         self._ended = False
         self._closed = False
@@ -223,32 +224,40 @@ class ChatStream:
         """
         if self._reading:
             raise RuntimeError("two tasks read one stream at once: give each a stream of its own")
+        if self._ended:
+            return
         self._reading = True
+        decoder, total_at = self._decoder, self._call.total_at
         try:
-            progress_at = None
-            while not self._ready and not self._ended:
-                self._check()
-                if self._decoder.done:
+            now = self._clock()
+            progress_at = now + self._progress_s
+            until = now + self._patience_s
+            while True:
+                if self._closed or decoder.error is not None:
+                    self._check()
+                if decoder.done:
                     await self._finish()
                     return
-                now = self._clock()
-                if progress_at is None:
-                    progress_at = now + self._progress_s
-                until = min(now + self._idle_s, progress_at, self._call.total_at)
+                until = min(until, total_at)
                 try:
                     data = await self._response.receive(until)
                 except BodyTimeout:
                     self._time_out(until, progress_at)
                 except BodyBroken as error:
                     self._break_off(error)
-                    continue
-                if not data:
-                    await self._end_of_body()
-                    continue
-                self._accept(self._decoder.feed(data))
-                self._received += len(data)
-                if self._received > _MAX_STREAM:
-                    self._fail(BadChunkError(f"the stream has over {_MAX_STREAM} bytes: none has"))
+                else:
+                    if not data:
+                        await self._end_of_body()
+                        return
+                    self._accept(decoder.feed(data))
+                    self._received += len(data)
+                    if self._received > _MAX_STREAM:
+                        self._fail(
+                            BadChunkError(f"the stream has over {_MAX_STREAM} bytes: none has")
+                        )
+                    if self._ready:
+                        return
+                until = min(self._clock() + self._idle_s, progress_at)
         finally:
             self._reading = False
 

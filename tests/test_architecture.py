@@ -52,7 +52,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "_sansio",
         "answer_type bucket budget caching codec counter docstring error_bodies fold learning"
         " learnt lenient_json limits_file metering origin partial_json rate_headers rate_limit"
-        " request retry schema secret sse surrogates tool_calls watch",
+        " request retry schema secret sse sse_writing surrogates tool_calls watch whole_answer",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -109,7 +109,7 @@ ARGUED_UPWARD: dict[tuple[str, str], str] = {
 
 PUBLIC_API_ONLY: dict[str, frozenset[str]] = {
     "cli": frozenset({"", "ledger", "server", "types"}),
-    "server": frozenset({"types", "_sansio.codec", "_sansio.secret", "_sansio.sse"}),
+    "server": frozenset({"types", "_sansio.codec", "_sansio.secret", "_sansio.sse_writing"}),
 }
 """What a program may use outside its own room: the command line only what its user could, the
 server only the words and the bytes, because the one must prove the other; and what keeps a key out

@@ -24,19 +24,13 @@ from ..errors import (
 from ..types import (
     ChatCompletion,
     ChatCompletionChunk,
-    Choice,
-    ChunkChoice,
-    Delta,
-    FunctionCallDelta,
-    KeepsRaw,
-    ToolCall,
-    ToolCallDelta,
 )
 from .error_bodies import MAX_ERROR_TEXT, MAX_SNIPPET, error_of, reason, snippet, status_error
 from .lenient_json import convert_answer, convert_chunk, is_bomb, is_error, loads
 from .secret import ApiKey
-from .sse import EventTooLarge, ServerSentEvent, SSEDecoder
+from .sse import EventTooLarge, ServerSentEvent, SSEDecoder, lone_payload
 from .surrogates import SurrogateJoiner
+from .whole_answer import RawChunk, as_chunk
 
 __all__ = ["ChunkDecoder", "decode_completion", "is_event_stream", "is_json"]
 
@@ -48,13 +42,6 @@ _chunk = msgspec.json.Decoder(ChatCompletionChunk)
 _MOST_PARTS = 40_000  # of a large chunk, and of what is read leniently; of an answer, 25 times that
 _LARGE = 2**18
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-class _RawChunk(ChatCompletionChunk, KeepsRaw, gc=True):
-    """A chunk that can hold the JSON it was read from (`keep_raw=True`)."""
-
-
-_RawChunk.__name__ = ChatCompletionChunk.__name__
 
 
 def is_event_stream(content_type: str) -> bool:
@@ -137,17 +124,35 @@ class ChunkDecoder:
         self._key = key
         self._keep_raw = keep_raw
         self._surrogates = SurrogateJoiner()
+        self._largest = min(_LARGE, max_event)
+        self._plain = False  # a whole event may come next, and would change nothing here
         self.done = False
         self.error: FluenceError | None = None
 
     def feed(self, data: bytes) -> list[ChatCompletionChunk]:
         """The chunks that `data` completes, in order."""
+        if (
+            self._plain
+            and len(data) < self._largest
+            and (payload := lone_payload(data)) is not None
+        ):
+            try:
+                return [_chunk.decode(payload)]
+            except _MALFORMED:
+                pass
         # The last bytes of nearly every stream: a run of chunks, which is read as one batch once
         # the end marker behind it is cut off.
         run = data.removesuffix(_END)
         chunks = self._feed(run) if run else []
         if len(run) < len(data):
             chunks += self._feed(_END)
+        self._plain = (
+            not self._keep_raw
+            and not self._surrogates.pending
+            and not self.done
+            and self.error is None
+            and self._sse.between_events
+        )
         return chunks
 
     def _feed(self, data: bytes) -> list[ChatCompletionChunk]:
@@ -181,7 +186,7 @@ class ChunkDecoder:
             self.error = error
             return []
         self.done = True
-        return [_as_chunk(completion)]
+        return [as_chunk(completion)]
 
     def _decode_lines(self, lines: bytes, count: int) -> list[ChatCompletionChunk]:
         try:
@@ -225,7 +230,7 @@ class ChunkDecoder:
             raw = loads(text, _MOST_PARTS)
             if is_error(raw):
                 self._raise_error(raw)
-            kind = _RawChunk if self._keep_raw else ChatCompletionChunk
+            kind = RawChunk if self._keep_raw else ChatCompletionChunk
             chunk = convert_chunk(raw, kind)
         except (ValueError, RecursionError) as error:
             raise BadChunkError(
@@ -258,40 +263,3 @@ class ChunkDecoder:
     def __repr__(self) -> str:
         state = "done" if self.done else "failed" if self.error else "reading"
         return f"<ChunkDecoder {state}>"
-
-
-def _as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:
-    chunk = _RawChunk(
-        id=completion.id,
-        created=completion.created,
-        model=completion.model,
-        choices=[_as_gain(choice) for choice in completion.choices],
-        usage=completion.usage,
-        system_fingerprint=completion.system_fingerprint,
-        service_tier=completion.service_tier,
-    )
-    vars(chunk).update(vars(completion))
-    return chunk
-
-
-def _as_gain(choice: Choice) -> ChunkChoice:
-    message = choice.message
-    calls = [_as_delta(index, call) for index, call in enumerate(message.tool_calls or ())]
-    return ChunkChoice(
-        index=choice.index,
-        delta=Delta(
-            content=message.text or None,
-            role=message.role,
-            refusal=message.refusal,
-            reasoning_content=message.reasoning_content,
-            reasoning=message.reasoning,
-            tool_calls=calls or None,
-        ),
-        finish_reason=choice.finish_reason,
-        logprobs=choice.logprobs,
-    )
-
-
-def _as_delta(index: int, call: ToolCall) -> ToolCallDelta:
-    function = FunctionCallDelta(name=call.function.name, arguments=call.function.arguments)
-    return ToolCallDelta(index=index, id=call.id, type=call.type, function=function)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["EventTooLarge", "SSEDecoder", "ServerSentEvent", "encode_comment", "encode_event"]
+__all__ = ["EventTooLarge", "SSEDecoder", "ServerSentEvent", "lone_payload"]
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data", b"event", b"id", b"retry")
@@ -161,6 +161,12 @@ class SSEDecoder:
                 raise
         return events
 
+    @property
+    def between_events(self) -> bool:
+        """Whether nothing of what comes next has begun, so that a whole event (see `lone_payload`)
+        would leave no trace here."""
+        return not (self._tail or self._size or self._after_cr or self._at_start or self._too_large)
+
     def feed_lines(self, data: bytes) -> tuple[bytes, int] | None:
         """Push bytes in if all they complete is events written exactly `data: {…}`, LF, LF.
 
@@ -248,46 +254,17 @@ class SSEDecoder:
         self._retry = None
 
 
-def encode_event(
-    data: str,
-    *,
-    event: str | None = None,
-    id: str | None = None,  # noqa: A002  # the field's name
-    retry: int | None = None,
-) -> bytes:
-    """Write one event, so that a decoder reads back these values and no others.
-
-    Args:
-        data: Any text; CR and CRLF in it are read back as LF.
-        event: Its type, in one line; "" is read back as "message".
-        id: The last event id from here on, in one line without NUL; "" resets it.
-        retry: The reconnection time in milliseconds.
-
-    Raises:
-        ValueError: A value cannot be written without changing or forging something.
-        TypeError: One is not of its type.
-    """
-    lines = []
-    for name, value in (("event", event), ("id", id)):
-        if value is not None:
-            if "\n" in value or "\r" in value or (name == "id" and "\0" in value):
-                raise ValueError(f"{name}={value!r} must be one line, and an id without NUL")
-            lines.append(f"{name}: {value}")
-    if retry is not None:
-        if retry < 0:
-            raise ValueError(f"retry={retry} must not be negative; it is in milliseconds")
-        lines.append(f"retry: {retry:d}")  # `d` refuses whatever is no whole number
-    lines += [f"data: {line}" for line in _split(data)]
-    return ("\n".join(lines) + "\n\n").encode()
-
-
-def encode_comment(text: str) -> bytes:
-    """Write a comment, which readers skip: what keeps an idle connection open."""
-    return "".join(f": {line}\n" for line in _split(text)).encode() + b"\n"
-
-
-def _split(text: str) -> list[str]:
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+def lone_payload(data: bytes) -> bytes | None:
+    """What a live stream nearly always brings, one event written `data: {…}`, LF, LF and nothing
+    else: its payload, which need not be valid UTF-8; None if `data` may be anything else."""
+    if (
+        data.startswith(b"data: {")
+        and data.endswith(b"}\n\n")
+        and data.count(b"\n") == 2
+        and b"\r" not in data
+    ):
+        return data[6:-2]
+    return None
 
 
 def _is_utf8(text: bytes) -> bool:

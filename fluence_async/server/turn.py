@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .._sansio.sse import encode_event
+from .._sansio.sse_writing import encode_event
 from . import tokens
 from .chat import ChatRequest
 

@@ -25,7 +25,7 @@ from fluence_async._sansio.error_bodies import decode_status
 from fluence_async._sansio.fold import Fold
 from fluence_async._sansio.retry import is_retryable
 from fluence_async._sansio.secret import ApiKey
-from fluence_async._sansio.sse import encode_event
+from fluence_async._sansio.sse_writing import encode_event
 from fluence_async._sansio.surrogates import SurrogateJoiner
 from fluence_async.errors import (
     APIStatusError,
@@ -90,6 +90,11 @@ def error_of(*payloads: Any) -> FluenceError:
     assert decoder.feed(stream_of(text_chunk("never"))) == []
     assert not decoder.done
     return decoder.error
+
+
+def live(*payloads: Any) -> list[bytes]:
+    """One event for each read."""
+    return [stream_of(payload) for payload in payloads]
 
 
 # ─── content types ────────────────────────────────────────────────────────────────────────
@@ -1118,6 +1123,55 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 
 
 contents = st.text(st.characters(exclude_categories=[]), max_size=6)
+# ─── one event for each read: the quick way of a live stream ──────────────────────────────
+
+
+def test_a_live_stream_is_read_event_by_event() -> None:
+    decoder = ChunkDecoder(key=KEY)
+    for text in ("Hel", "lo", "é😀", "!"):
+        (piece,) = live(text_chunk(text))
+        assert [chunk.text for chunk in decoder.feed(piece)] == [text]
+    assert decoder.feed(b"data: [DONE]\n\n") == []
+    assert decoder.done
+
+
+def test_an_event_that_began_in_an_earlier_read_is_not_taken_for_a_whole_one() -> None:
+    first, second = live(text_chunk("Hel"), text_chunk("lo"))
+    decoder, chunks = fed(first, b"event: error\n", second)
+    assert [chunk.text for chunk in chunks] == ["Hel"]
+    assert isinstance(decoder.error, StreamServerError)
+    decoder, chunks = fed(first, b": ping", second)  # a comment that goes on
+    assert [len(chunks), decoder.error] == [1, None]
+
+
+def test_only_the_first_bytes_of_a_stream_may_be_a_byte_order_mark() -> None:
+    piece, other = live(text_chunk("a"), text_chunk("b"))
+    _, chunks = fed(piece, piece, b"\xef\xbb\xbf" + other, piece)
+    assert [chunk.text for chunk in chunks] == ["a", "a", "a"]
+
+
+def test_a_live_stream_keeps_raw_joins_surrogates_and_keeps_to_the_cap() -> None:
+    payloads = [text_chunk(text) for text in ("a", "b\ud83d", "\ude00c", "d")]
+    _, chunks = fed(*live(*payloads), keep_raw=True)
+    assert [chunk.raw for chunk in chunks] == payloads
+    _, chunks = fed(*live(*payloads))
+    assert [chunk.text for chunk in chunks] == ["a", "b", "😀c", "d"]
+    _, chunks = fed(*live(text_chunk("a"), text_chunk("b\ud83d"), text_chunk("c")))
+    assert [chunk.text for chunk in chunks] == ["a", "b", "\ufffdc"]
+    decoder, chunks = fed(*live(text_chunk("a"), text_chunk("b" * 200)), max_event=200)
+    assert [chunk.text for chunk in chunks] == ["a"]
+    assert isinstance(decoder.error, BadChunkError)
+
+
+def test_a_live_event_that_is_no_chunk_is_an_error() -> None:
+    for payload in (b"{]}", b'{"choices":[{"delta":{"content":"\xff"}}]}', b'{"a":1,\r"b":2}'):
+        first, odd = live(text_chunk("a"), payload)
+        decoder, chunks = fed(first, odd)
+        other, same = fed(first + odd)
+        assert [chunk.text for chunk in chunks] == [chunk.text for chunk in same]
+        assert str(decoder.error) == str(other.error)
+
+
 halves = st.sampled_from(["\ud83d", "\ude00", "a\ud83d", "\ude00b", "😀", ""])
 plain_deltas = st.fixed_dictionaries({"content": contents | halves})
 rich_deltas = st.fixed_dictionaries(
