@@ -165,7 +165,7 @@ class SSEDecoder:
     def between_events(self) -> bool:
         """Whether nothing of what comes next has begun, so that a whole event (see `lone_payload`)
         would leave no trace here."""
-        return not (self._tail or self._size or self._after_cr or self._at_start or self._too_large)
+        return not (self._tail or self._size or self._at_start or self._too_large)
 
     def feed_lines(self, data: bytes) -> tuple[bytes, int] | None:
         """Push bytes in if all they complete is events written exactly `data: {…}`, LF, LF.
