@@ -1146,7 +1146,7 @@ def test_an_event_that_began_in_an_earlier_read_is_not_taken_for_a_whole_one() -
 
 def test_only_the_first_bytes_of_a_stream_may_be_a_byte_order_mark() -> None:
     piece, other = live(text_chunk("a"), text_chunk("b"))
-    _, chunks = fed(piece, piece, b"\xef\xbb\xbf" + other, piece)
+    _, chunks = fed(b"", piece, piece, b"\xef\xbb\xbf" + other, piece)
     assert [chunk.text for chunk in chunks] == ["a", "a", "a"]
 
 

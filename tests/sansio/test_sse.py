@@ -179,6 +179,7 @@ def feed_either(decoder: SSEDecoder, piece: bytes, way: int) -> list[str]:
 @example(b"data: {\r\n\ndata: {}\n\n", [8], 0b0100)
 @example(b"\xef\xbb\xbfdata: {}\n\ndata: {}\n\n", [3, 13], 0b101010)
 @example(b"data: {}\r\n\ndata: {}\n\n", [9], 0b1010)
+@example(b"data: {}\n\n\xef\xbb\xbfdata: {}\n\n", [10], 0b0010)
 @example(b"id: 7\n\ndata: {}\n\n", [7], 0b1010)
 @example(b"event: e\ndata: {}\n\n", [9], 0b1010)
 def test_the_quick_ways_mixed_with_feed_give_what_feed_alone_gives(
@@ -229,6 +230,15 @@ def test_feed_lines_leaves_anything_else_to_feed(stream: bytes, first: bool) -> 
     assert decoder.feed_lines(stream) is None
     want = naive_sse.read(prefix + stream).events[0 if first else 1 :]
     assert [as_tuple(event) for event in decoder.feed(stream)] == want
+
+
+def test_nothing_follows_an_event_that_was_too_large() -> None:
+    decoder = SSEDecoder(max_event=8)
+    decoder.feed(b"data: {}\n\n")
+    assert decoder.between_events
+    with pytest.raises(EventTooLarge):
+        decoder.feed(b"data: {89}\n\n")
+    assert not decoder.between_events
 
 
 @pytest.mark.parametrize(
