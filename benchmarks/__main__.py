@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from .cache import cache
-from .calls import CALLS, compared, opened_workers
+from .calls import CALLS, compared
 from .hooks import hooks
 from .imports import imports
 from .limiter import limiter
@@ -63,12 +63,9 @@ def others_load() -> str:
 
 def tables(names: list[str], *, quick: bool) -> Iterator[Table]:
     """Run the benchmarks of these names, one after another."""
-    if calls := [name for name in CALLS if name in names]:
-        with opened_workers() as (workers, absent):
-            for line in absent:
-                print(line)
-            for name in calls:
-                yield compared(name, workers, quick=quick)
+    for name in CALLS:
+        if name in names:
+            yield compared(name, quick=quick)
     if "limiter" in names:
         yield from limiter(quick=quick)
     if "partial" in names:

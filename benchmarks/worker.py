@@ -72,8 +72,10 @@ async def measure(client: Client, load: Load) -> float:
     return time.process_time() - begun
 
 
-async def obey(peer: str, base_url: str) -> None:
+async def obey(peer: str, base_url: str, grown: str) -> None:
     """Open the peer, say so, then measure each load that a line of standard input names."""
+    if grown:
+        bytes(2**20)  # from now on glibc keeps what is as large as a read
     try:
         opened = PEERS[peer](base_url)
         client = await opened.__aenter__()
@@ -142,8 +144,8 @@ class Child:
 class Worker(Child):
     """The child that measures `peer`."""
 
-    def __init__(self, peer: str, base_url: str) -> None:
-        super().__init__("worker", peer, base_url)
+    def __init__(self, peer: str, base_url: str, *, grown: bool) -> None:
+        super().__init__("worker", peer, base_url, "grown" if grown else "")
         self.peer = peer
 
     def opened(self) -> Absent | None:
