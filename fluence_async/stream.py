@@ -18,6 +18,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -83,6 +84,7 @@ class ChatStream:
         self._idle_s = math.inf if call.timeout.idle is None else call.timeout.idle
         self._progress_s = math.inf if call.timeout.progress is None else call.timeout.progress
         self._patience_s = min(self._idle_s, self._progress_s)
+        self._total_at = call.total_at
         self._error: FluenceError | None = None
         self._ended = False
         self._closed = False
@@ -147,15 +149,52 @@ class ChatStream:
     async def __anext__(self) -> ChatCompletionChunk:
         """The next chunk.
 
+        Cancelled at its only await, it has taken nothing that a later read would miss.
+
         Raises:
             StreamError: The stream broke; `partial` has what had arrived.
         """
+        # One coroutine from here to the response: a live stream comes by once for each chunk.
         ready = self._ready
-        if not ready:
-            await self._read()
-            if not ready:
-                raise StopAsyncIteration
-        return ready.popleft()
+        if ready:
+            return ready.popleft()
+        if self._reading:
+            raise RuntimeError("two tasks read one stream at once: give each a stream of its own")
+        self._reading = True
+        try:
+            now = self._clock()
+            progress_at = now + self._progress_s
+            until = now + self._patience_s
+            if until > self._total_at:
+                until = self._total_at
+            while not self._ended:
+                if self._closed or self._decoder.error is not None:
+                    self._check()
+                if self._decoder.done:
+                    await self._finish()
+                    break
+                try:
+                    data = await self._response.receive(until)
+                except BodyTimeout:
+                    self._time_out(until, progress_at)
+                except BodyBroken as error:
+                    self._break_off(error)
+                    continue
+                if not data:
+                    await self._end_of_body()
+                    break
+                self._accept(self._decoder.feed(data))
+                self._received += len(data)
+                if self._received > _MAX_STREAM:
+                    self._fail(BadChunkError(f"the stream has over {_MAX_STREAM} bytes: none has"))
+                if ready:
+                    return ready.popleft()
+                until = min(self._clock() + self._idle_s, progress_at, self._total_at)
+        finally:
+            self._reading = False
+        if ready:  # it was in the drain, or the whole of an answer that is no stream
+            return ready.popleft()
+        raise StopAsyncIteration
 
     def take_ready(self) -> list[ChatCompletionChunk]:
         """The chunks that have come already, without waiting for more; perhaps none."""
@@ -192,7 +231,8 @@ class ChatStream:
         try:
             content_type = self._response.headers.get("content-type", "")
             if is_event_stream(content_type):
-                await self._read()
+                with suppress(StopAsyncIteration):
+                    self._ready.appendleft(await anext(self))
             else:
                 await self._take_whole(content_type)
         except BaseException:
@@ -216,50 +256,6 @@ class ChatStream:
         self._accept(self._decoder.whole(body))
         if self._decoder.error is not None:
             raise self._decoder.error
-
-    async def _read(self) -> None:
-        """Read until a chunk is ready or the stream has ended.
-
-        Cancelled at its only await, it has taken nothing that a later read would miss.
-        """
-        if self._reading:
-            raise RuntimeError("two tasks read one stream at once: give each a stream of its own")
-        if self._ended:
-            return
-        self._reading = True
-        decoder, total_at = self._decoder, self._call.total_at
-        try:
-            now = self._clock()
-            progress_at = now + self._progress_s
-            until = now + self._patience_s
-            while True:
-                if self._closed or decoder.error is not None:
-                    self._check()
-                if decoder.done:
-                    await self._finish()
-                    return
-                until = min(until, total_at)
-                try:
-                    data = await self._response.receive(until)
-                except BodyTimeout:
-                    self._time_out(until, progress_at)
-                except BodyBroken as error:
-                    self._break_off(error)
-                else:
-                    if not data:
-                        await self._end_of_body()
-                        return
-                    self._accept(decoder.feed(data))
-                    self._received += len(data)
-                    if self._received > _MAX_STREAM:
-                        self._fail(
-                            BadChunkError(f"the stream has over {_MAX_STREAM} bytes: none has")
-                        )
-                    if self._ready:
-                        return
-                until = min(self._clock() + self._idle_s, progress_at)
-        finally:
-            self._reading = False
 
     def _check(self) -> None:
         """Raise what there is to raise, once everything before it has been read."""

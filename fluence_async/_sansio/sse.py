@@ -260,8 +260,8 @@ def lone_payload(data: bytes) -> bytes | None:
     if (
         data.startswith(b"data: {")
         and data.endswith(b"}\n\n")
-        and data.count(b"\n") == 2
-        and b"\r" not in data
+        and data.find(b"\n") == len(data) - 2
+        and data.find(b"\r") < 0
     ):
         return data[6:-2]
     return None
