@@ -164,9 +164,7 @@ class ChatStream:
         try:
             now = self._clock()
             progress_at = now + self._progress_s
-            until = now + self._patience_s
-            if until > self._total_at:
-                until = self._total_at
+            until = min(now + self._patience_s, self._total_at)
             while not self._ended:
                 if self._closed or self._decoder.error is not None:
                     self._check()
@@ -183,10 +181,7 @@ class ChatStream:
                 if not data:
                     await self._end_of_body()
                     break
-                self._accept(self._decoder.feed(data))
-                self._received += len(data)
-                if self._received > _MAX_STREAM:
-                    self._fail(BadChunkError(f"the stream has over {_MAX_STREAM} bytes: none has"))
+                self._accept(self._decoder.feed(data), len(data))
                 if ready:
                     return ready.popleft()
                 until = min(self._clock() + self._idle_s, progress_at, self._total_at)
@@ -268,14 +263,17 @@ class ChatStream:
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
 
-    def _accept(self, chunks: list[ChatCompletionChunk]) -> None:
-        if not chunks:
-            return
-        self._fold.extend(chunks)
-        self._ready.extend(chunks)
-        meta = self._call.meta
-        if meta.first_token_s is None and self._fold.started:
-            meta.first_token_s = self._clock() - self._call.started
+    def _accept(self, chunks: list[ChatCompletionChunk], size: int = 0) -> None:
+        """Take in what so many bytes of the stream amounted to."""
+        if chunks:
+            self._fold.extend(chunks)
+            self._ready.extend(chunks)
+            meta = self._call.meta
+            if meta.first_token_s is None and self._fold.started:
+                meta.first_token_s = self._clock() - self._call.started
+        self._received += size
+        if self._received > _MAX_STREAM:
+            self._fail(BadChunkError(f"the stream has over {_MAX_STREAM} bytes: none has"))
 
     # ─── ending ───────────────────────────────────────────────────────────────────────────
 
