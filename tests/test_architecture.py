@@ -58,7 +58,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "transports": package(
         "transports",
         "_base _failures _head _inflate _lifetime _proxies _watchdog"
-        " aiohttp _aiohttp_connections _aiohttp_response httpcore",
+        " aiohttp _aiohttp_connections _aiohttp_response httpcore _httpcore_pool",
     ),
     "limiter": package(
         "limiter",
@@ -142,13 +142,20 @@ LIBRARIES: dict[str, frozenset[str]] = {
     ),
     "backoff": frozenset({"_sansio.retry"}),
     "coredis": frozenset({"contrib.redis._courier", "contrib.redis.cache"}),
-    "httpcore2": frozenset({"transports.httpcore"}),
+    "httpcore2": frozenset({"transports.httpcore", "transports._httpcore_pool"}),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),
     "opentelemetry": frozenset({"contrib.opentelemetry"}),
     "prompt_toolkit": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
-    "trio": frozenset({"contrib.redis._background", "limiter._park", "transports.httpcore"}),
+    "trio": frozenset(
+        {
+            "contrib.redis._background",
+            "limiter._park",
+            "transports.httpcore",
+            "transports._httpcore_pool",
+        }
+    ),
     "typer": frozenset({"cli"}),
 }
 """Every foreign library, and the rooms or modules that may import it."""
