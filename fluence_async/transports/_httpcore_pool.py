@@ -12,22 +12,21 @@ from __future__ import annotations
 import ssl
 from collections import deque
 from functools import cache
-from typing import Any, cast
-from weakref import WeakSet
 
 import httpcore2
 import trio
 
 from ._lifetime import KEEPALIVE_S, close_here
 from ._proxies import credentials
+from ._trio_network import Network
 
 __all__ = ["Line", "Pool", "Way"]
 
 Way = tuple[bytes, bytes, int | None, str | None]
 """Scheme, host and port of the server, and the URL of the proxy."""
 
-_AT_MOST = 16
-"""So many dead connections a request closes on its way, not all that a burst left."""
+_AT_MOST = 100
+"""So many dead connections a request closes on its way, not all that a burst left behind."""
 
 _default_ssl_context = cache(ssl.create_default_context)  # or each connection would make one
 
@@ -51,6 +50,11 @@ class Line:
         self.socket: trio.socket.SocketType | None = None
         self.expires_at = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a socket that nobody closed."""
+        return self.socket is not None and self.socket.fileno() != -1
+
     def close(self) -> None:
         """Close it now, whatever it is doing."""
         if self.socket is not None:
@@ -68,7 +72,7 @@ class Pool:
     def __init__(self, most: int | None, ssl_context: ssl.SSLContext | None) -> None:
         self._slots = None if most is None else trio.Semaphore(most, max_value=most)
         self._ssl_context = ssl_context
-        self._network = _Network()
+        self._network = Network()
         self._makers: dict[tuple[bool, str | None], httpcore2.AsyncConnectionPool] = {}
         self._idle: dict[Way, deque[Line]] = {}  # from the longest idle to the last
 
@@ -114,7 +118,7 @@ class Pool:
 
     def _fresh(self, way: Way) -> Line:
         slots = self._slots
-        if slots is not None and slots.max_value is not None:
+        if slots is not None:
             idle = [lines for lines in self._idle.values() if lines]
             if idle and sum(map(len, idle)) > slots.value:  # of other ways: one makes room
                 min(idle, key=lambda lines: lines[0].expires_at).popleft().close()
@@ -136,7 +140,7 @@ class Pool:
 
     def release(self, line: Line) -> None:
         """Take it back: for the next request if it can serve one, else it is closed."""
-        if line.connection.is_available() and not self._network.closed:
+        if line.is_open and line.connection.is_available():
             line.expires_at = trio.current_time() + KEEPALIVE_S
             self._idle.setdefault(line.way, deque()).append(line)
         else:
@@ -157,27 +161,3 @@ class Pool:
         for opened in tuple(self._network.sockets):
             close_here(opened)
         self._idle.clear()
-
-
-class _Network(httpcore2.AsyncNetworkBackend):
-    """trio's network, with every socket known.
-
-    Attributes:
-        sockets: All that may be open.
-        closed: No more of them.
-    """
-
-    def __init__(self) -> None:
-        self.sockets: WeakSet[trio.socket.SocketType] = WeakSet()
-        self.closed = False
-        # To a type checker the class is what it is without trio.
-        self._trio = cast("httpcore2.AsyncNetworkBackend", httpcore2.TrioBackend())
-
-    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
-        stream = await self._trio.connect_tcp(*args, **kwargs)
-        opened: trio.socket.SocketType = stream.get_extra_info("socket")
-        if self.closed:
-            opened.close()
-            raise httpcore2.ConnectError("the transport is closed")
-        self.sockets.add(opened)
-        return stream

@@ -41,7 +41,6 @@ _FAILURES = (
     httpcore2.NetworkError,
     httpcore2.ProtocolError,
     httpcore2.ProxyError,
-    trio.ClosedResourceError,  # a handshake, when the transport is closed
 )
 _parsed = lru_cache(maxsize=64)(httpcore2.URL)
 
