@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSStream
 
@@ -37,6 +39,8 @@ from fluence_async.testing.transport_contract._server import (
 )
 from fluence_async.transports import open_transport
 from fluence_async.transports._base import (
+    BodyBroken,
+    BodyTimeout,
     ConnectFailed,
     Response,
     TLSFailed,
@@ -82,6 +86,68 @@ class TestContract:
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     async def test(self, check: Check) -> None:
         await check(open_transport)
+
+
+# ─── a loop that is busy ──────────────────────────────────────────────────────────────────
+
+
+def _uvloop() -> Any:
+    return pytest.importorskip("uvloop").new_event_loop()
+
+
+class TestABusyLoop:
+    """What came before a deadline counts, though the loop looked at neither in time."""
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture(params=["asyncio", "uvloop", "trio"])
+    def anyio_backend(self, request: pytest.FixtureRequest) -> tuple[str, Mapping[str, Any]]:
+        if request.param == "uvloop":
+            return "asyncio", {"loop_factory": _uvloop}
+        return request.param, {}
+
+    @pytest.mark.parametrize("rude", [False, True], ids=["more of the body", "a reset"])
+    async def test_what_came_in_time_is_told(self, rude: bool) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            transport = open_transport()
+            accepted: list[socket.socket] = []
+
+            async def accept() -> None:
+                accepted.append((await to_thread.run_sync(listening.accept))[0])
+                accepted[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" + b"one")
+
+            async def read() -> None:
+                if rude:
+                    with pytest.raises(BodyBroken):
+                        await response.receive(transport.clock() + 0.005)
+                else:
+                    assert await response.receive(transport.clock() + 0.005) == b"two"
+                    with pytest.raises(BodyTimeout):
+                        await response.receive(transport.clock() + 0.01)
+                    told.append(transport.clock())
+
+            told: list[float] = []
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(accept)
+                response = await transport.send(post(url))
+            assert await response.receive(math.inf) == b"one"
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                for _ in range(3):
+                    await checkpoint()
+                if rude:
+                    linger = struct.pack("ii", 1, 0)
+                    accepted[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    accepted[0].close()
+                else:
+                    accepted[0].sendall(b"two")
+                time.sleep(0.01)  # noqa: ASYNC251 — the loop is busy
+                busy_until = transport.clock()
+            assert rude or told[0] >= busy_until + 0.009
+            accepted[0].close()
+            await response.aclose()
+            await transport.aclose()
 
 
 # ─── the key ──────────────────────────────────────────────────────────────────────────────
