@@ -37,11 +37,7 @@ from ._proxies import Proxies
 
 __all__ = ["HttpcoreTransport"]
 
-_FAILURES = (
-    httpcore2.NetworkError,
-    httpcore2.ProtocolError,
-    httpcore2.ProxyError,
-)
+_FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError)
 _parsed = lru_cache(maxsize=64)(httpcore2.URL)
 
 
@@ -76,14 +72,14 @@ class HttpcoreTransport:
         """Send `request`, return once the response's headers are here; see `Transport.send`."""
         if self._closed:
             raise RuntimeError("the transport is closed")
-        progress = _Progress(request)
-        with trio.CancelScope(deadline=request.deadline), progress.connecting:
-            return await self._send(request, progress)
-        if not progress.connecting.cancelled_caught:
-            raise SendTimeout(f"{authority(request.url)} did not answer in time")
-        raise ConnectTimeout(
-            f"connecting to {authority(request.url)} took longer than {request.connect_timeout:g} s"
-        )
+        with trio.CancelScope(deadline=request.deadline) as scope:
+            return await self._send(request, _Progress(request, scope))
+        if scope.deadline < request.deadline:
+            raise ConnectTimeout(
+                f"connecting to {authority(request.url)} took longer than"
+                f" {request.connect_timeout:g} s"
+            )
+        raise SendTimeout(f"{authority(request.url)} did not answer in time")
 
     async def _send(self, request: Request, progress: _Progress) -> Response:
         outgoing = httpcore2.Request(
@@ -141,32 +137,32 @@ class _Progress:
     """What httpcore2 tells of one request on its way.
 
     Attributes:
-        connecting: The scope that a connection must be made in.
         line: The connection, once it is chosen.
         sent: Some of the request may have left.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.connecting = trio.CancelScope()
+    def __init__(self, request: Request, scope: trio.CancelScope) -> None:
         self.line: Line | None = None
         self.sent = False
         self._request = request
+        self._scope = scope
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         """httpcore2's `trace` extension."""
         if event == "connection.connect_tcp.started":
             if (timeout := self._request.connect_timeout) is not None:
-                self.connecting.deadline = trio.current_time() + timeout
+                self._scope.deadline = min(trio.current_time() + timeout, self._request.deadline)
         elif event == "connection.connect_tcp.complete":
             assert self.line is not None
             self.line.socket = info["return_value"].get_extra_info("socket")
-        elif (  # and not the CONNECT that opens a way through a proxy
-            event == "http11.send_request_headers.started" and info["request"].method == b"POST"
+        elif (
+            event == "http11.send_request_headers.started"
+            and info["request"].method == b"POST"  # not the CONNECT that opens a tunnel
+            and not self._scope.cancel_called  # else nothing leaves any more
         ):
-            self.connecting.deadline = float("inf")
-            if not self.connecting.cancel_called:
-                self.sent = True
-                self._request.on_sent()
+            self._scope.deadline = self._request.deadline
+            self.sent = True
+            self._request.on_sent()
 
 
 class _Response:
