@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpcore2
 import pytest
 import trio
 from anyio import to_thread
@@ -51,6 +52,7 @@ from fluence_async.transports._base import (
 from fluence_async.transports._failures import authority, brief, connecting_failed
 from fluence_async.transports._head import read_head, write_head
 from fluence_async.transports._proxies import Proxies, credentials
+from fluence_async.transports.httpcore import _Progress
 from tests.virtual import _options
 
 KEY = "sk-0123456789abcdef"
@@ -149,6 +151,24 @@ class TestABusyLoop:
             accepted[0].close()
             await response.aclose()
             await transport.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", _options("trio"))], ids=["trio"])
+@pytest.mark.anyio
+async def test_a_request_whose_time_is_up_as_it_would_leave_is_not_told_as_sent() -> None:
+    """On asyncio the library itself says when it begins to write."""
+    sent: list[int] = []
+    request = post("http://127.0.0.1:1/", connect_timeout=1, on_sent=lambda: sent.append(1))
+    with trio.CancelScope() as scope:
+        progress = _Progress(request, scope)
+        await progress("connection.connect_tcp.started", {})
+        _be_busy(2)
+        outgoing = httpcore2.Request("POST", request.url)
+        await progress("http11.send_request_headers.started", {"request": outgoing})
+        await checkpoint()
+    assert scope.cancelled_caught
+    assert not progress.sent
+    assert not sent
 
 
 # ─── the key ──────────────────────────────────────────────────────────────────────────────
