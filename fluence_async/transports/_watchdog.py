@@ -2,7 +2,9 @@
 
 Law: setting a deadline costs a comparison. The timer is armed for the earliest deadline there was;
 when it fires it looks at what is watched now, ends what is late, and is armed for the next. A
-cancel scope or a timer for each wait would cost more than the wait.
+cancel scope or a timer for each wait would cost more than the wait. It looks one turn
+of the loop later than it could: when the loop was busy for longer than a deadline, what came in
+time has only just been read, and a reader is told of that first.
 """
 
 from __future__ import annotations
@@ -58,13 +60,15 @@ class Watchdog:
 
     def _wake(self) -> None:
         self._timer, self.wakes_at = None, math.inf
-        now = self.loop.time()
+        self.loop.call_soon(self._look, self.loop.time())
+
+    def _look(self, now: float) -> None:
         for watched in tuple(self._watched):
             if watched.deadline <= now:
                 watched.deadline = math.inf
                 watched.expire()
         following = min((watched.deadline for watched in self._watched), default=math.inf)
-        if following < math.inf:
+        if following < self.wakes_at:
             self.wake_at(following)
 
     def close(self) -> None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
-from typing import Any, cast
-from weakref import WeakSet
+from functools import lru_cache
+from typing import Any
 
 import httpcore2
 import trio
@@ -31,14 +30,15 @@ from ._base import (
 )
 from ._failures import authority, brief, connecting_failed
 from ._head import read_head, write_head
+from ._httpcore_pool import Line, Pool, Way
 from ._inflate import decoded
-from ._lifetime import KEEPALIVE_S, before_the_loop_ends, close_here, dismiss
-from ._proxies import Proxies, credentials
+from ._lifetime import before_the_loop_ends, close_here, dismiss
+from ._proxies import Proxies
 
 __all__ = ["HttpcoreTransport"]
 
-_default_ssl_context = cache(ssl.create_default_context)  # or each connection would make one
 _FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError)
+_parsed = lru_cache(maxsize=64)(httpcore2.URL)
 
 
 class HttpcoreTransport:
@@ -57,11 +57,8 @@ class HttpcoreTransport:
         ssl_context: ssl.SSLContext | None = None,
         trust_env: bool = False,
     ) -> None:
-        self._max_connections = max_connections
-        self._ssl_context = ssl_context
         self._proxies = Proxies(trust_env=trust_env)
-        self._network = _Network()
-        self._pools: dict[tuple[bool, str | None], httpcore2.AsyncConnectionPool] = {}
+        self._pool = Pool(max_connections, ssl_context)
         self._alive: set[_Response] = set()  # or a dropped one's generators would close at once
         self._closed = False
         self._guard = before_the_loop_ends(self._close)
@@ -75,54 +72,45 @@ class HttpcoreTransport:
         """Send `request`, return once the response's headers are here; see `Transport.send`."""
         if self._closed:
             raise RuntimeError("the transport is closed")
-        progress = _Progress(request)
-        try:
-            with trio.CancelScope(deadline=request.deadline), progress.connecting:
-                return await self._send(request, progress)
-        finally:
-            await progress.clean_up()
-        if not progress.connecting.cancelled_caught:
-            raise SendTimeout(f"{authority(request.url)} did not answer in time")
-        raise ConnectTimeout(
-            f"connecting to {authority(request.url)} took longer than {request.connect_timeout:g} s"
-        )
+        with trio.CancelScope(deadline=request.deadline) as scope:
+            return await self._send(request, _Progress(request, scope))
+        if scope.deadline < request.deadline:
+            raise ConnectTimeout(
+                f"connecting to {authority(request.url)} took longer than"
+                f" {request.connect_timeout:g} s"
+            )
+        raise SendTimeout(f"{authority(request.url)} did not answer in time")
 
     async def _send(self, request: Request, progress: _Progress) -> Response:
+        outgoing = httpcore2.Request(
+            "POST",
+            _parsed(request.url),
+            headers=write_head(request),  # in no variable: it is the key
+            content=request.body,
+            extensions={"trace": progress},
+        )
         try:
-            answer = await self._pool(request.url).handle_async_request(
-                httpcore2.Request(
-                    "POST",
-                    request.url,
-                    headers=write_head(request),  # in no variable: it is the key
-                    content=request.body,
-                    extensions={"trace": progress},
-                )
-            )
+            line = progress.line = await self._pool.acquire(self._way(outgoing.url, request.url))
+            try:
+                answer = await line.connection.handle_async_request(outgoing)
+                headers = read_head(request.url, answer.status, answer.headers)
+            except BaseException:
+                self._pool.release(line)
+                raise
         except _FAILURES as error:
             failure = _sending_failed(request, progress, error)
         else:
-            try:
-                headers = read_head(request.url, answer.status, answer.headers)
-            except ProtocolViolated:
-                await answer.aclose()
-                raise
-            return decoded(_Response(request.url, answer, headers, self._alive), request.url)
+            response = _Response(request.url, answer, headers, line, self._let_go)
+            self._alive.add(response)
+            return decoded(response, request.url)
         raise failure
 
-    def _pool(self, url: str) -> httpcore2.AsyncConnectionPool:
-        proxy = self._proxies.for_url(url)
-        secure = url.startswith("https:")
-        pool = self._pools.get((secure, proxy))
-        if pool is None:
-            context = self._ssl_context
-            pool = self._pools[secure, proxy] = httpcore2.AsyncConnectionPool(
-                ssl_context=_default_ssl_context() if secure and context is None else context,
-                proxy=None if proxy is None else httpcore2.Proxy(proxy, auth=credentials(proxy)),
-                max_connections=self._max_connections,
-                keepalive_expiry=KEEPALIVE_S,
-                network_backend=self._network,
-            )
-        return pool
+    def _let_go(self, response: _Response) -> None:
+        self._alive.discard(response)
+        self._pool.release(response.line)
+
+    def _way(self, url: httpcore2.URL, text: str) -> Way:
+        return url.scheme, url.host, url.port, self._proxies.for_url(text)
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
@@ -133,72 +121,48 @@ class HttpcoreTransport:
 
     async def _close(self) -> None:
         self._closed = True
+        self._pool.close()
         with trio.CancelScope(shield=True):  # it waits for no network
             while self._alive:
                 await self._alive.pop().aclose()
-            while self._pools:
-                await self._pools.popitem()[1].aclose()
 
     def abandon(self) -> None:
         """Drop every connection without the loop; see `Transport.abandon`."""
         self._closed = True
-        for opened in self._network.sockets:
-            close_here(opened)
-        self._pools.clear()
+        self._pool.abandon()
         dismiss(self._guard)
-
-
-class _Network(httpcore2.AsyncNetworkBackend):
-    """trio's network, with every socket known."""
-
-    def __init__(self) -> None:
-        self.sockets: WeakSet[trio.socket.SocketType] = WeakSet()
-        # To a type checker the class is what it is without trio.
-        self._trio = cast("httpcore2.AsyncNetworkBackend", httpcore2.TrioBackend())
-
-    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
-        stream = await self._trio.connect_tcp(*args, **kwargs)
-        self.sockets.add(stream.get_extra_info("socket"))
-        return stream
 
 
 class _Progress:
     """What httpcore2 tells of one request on its way.
 
     Attributes:
-        connecting: The scope that a connection must be made in.
-        reused: The connection had served an earlier request.
+        line: The connection, once it is chosen.
         sent: Some of the request may have left.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.connecting = trio.CancelScope()
-        self.reused = True
+    def __init__(self, request: Request, scope: trio.CancelScope) -> None:
+        self.line: Line | None = None
         self.sent = False
         self._request = request
-        self._stream: httpcore2.AsyncNetworkStream | None = None
+        self._scope = scope
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         """httpcore2's `trace` extension."""
         if event == "connection.connect_tcp.started":
-            self.reused = False
             if (timeout := self._request.connect_timeout) is not None:
-                self.connecting.deadline = trio.current_time() + timeout
+                self._scope.deadline = min(trio.current_time() + timeout, self._request.deadline)
         elif event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-        elif (  # and not the CONNECT that opens a way through a proxy
-            event == "http11.send_request_headers.started" and info["request"].method == b"POST"
+            assert self.line is not None
+            self.line.socket = info["return_value"].get_extra_info("socket")
+        elif (
+            event == "http11.send_request_headers.started"
+            and info["request"].method == b"POST"  # not the CONNECT that opens a tunnel
+            and not self._scope.cancel_called  # else nothing leaves any more
         ):
-            self.connecting.deadline = float("inf")
-            if not self.connecting.cancel_called:
-                self.sent = True
-                self._request.on_sent()
-
-    async def clean_up(self) -> None:
-        """httpcore2 forgets a connection whose TLS handshake is cancelled."""
-        if self._stream is not None and not self.sent:
-            with trio.CancelScope(shield=True):
-                await self._stream.aclose()
+            self._scope.deadline = self._request.deadline
+            self.sent = True
+            self._request.on_sent()
 
 
 class _Response:
@@ -209,17 +173,16 @@ class _Response:
         url: str,
         answer: httpcore2.Response,
         headers: Mapping[str, str],
-        alive: set[_Response],
+        line: Line,
+        let_go: Callable[[_Response], None],
     ) -> None:
-        self._alive = alive
-        alive.add(self)
         self.status: int = answer.status
         self.headers = headers
         self._url = url
         self._answer = answer
         self._pieces = answer.aiter_stream()
-        stream: httpcore2.AsyncNetworkStream = answer.extensions["network_stream"]
-        self._socket: trio.socket.SocketType = stream.get_extra_info("socket")
+        self.line = line
+        self._let_go = let_go
         self._token = trio.lowlevel.current_trio_token()
         self._reading = False
         self._whole = False
@@ -254,7 +217,7 @@ class _Response:
     async def aclose(self) -> None:
         """Let go of the connection; see `Response.aclose`."""
         if self._reading:
-            self._socket.close()  # the reader wakes up to that, and closes the rest
+            self.line.close()  # the reader wakes up to that, and closes the rest
         else:
             await self._close()
 
@@ -262,23 +225,25 @@ class _Response:
         if self._closed:
             return
         self._closed = True
-        self._alive.discard(self)
-        with trio.CancelScope(shield=True):  # it waits for no network
-            await self._pieces.aclose()
-            await self._answer.aclose()
+        try:
+            with trio.CancelScope(shield=True):  # it waits for no network
+                await self._pieces.aclose()
+                await self._answer.aclose()
+        finally:
+            self._let_go(self)
 
     def abort(self) -> None:
         """Close the connection without waiting; see `Response.abort`."""
         try:
             self._token.run_sync_soon(self._close_soon)
         except trio.RunFinishedError:
-            if not self._closed:  # else it went back to the pool
-                close_here(self._socket)
+            if not self._closed and self.line.socket is not None:  # else it went back to the pool
+                close_here(self.line.socket)
 
     def _close_soon(self) -> None:
         if self._closed:
             return
-        self._socket.close()
+        self.line.close()
         if not self._reading:
             with suppress(RuntimeError):  # the run is ending, and closes generators by itself
                 trio.lowlevel.spawn_system_task(self._close_dropped)
@@ -303,7 +268,7 @@ def _sending_failed(
     else:
         failure = Disconnected(
             f"{where} closed the connection before it answered: {brief(error)}",
-            reused=progress.reused,
+            reused=progress.line is not None and progress.line.reused,
         )
     failure.__cause__ = None if isinstance(failure, ProtocolViolated) else error
     return failure

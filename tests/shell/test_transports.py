@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -19,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpcore2
 import pytest
+import trio
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSStream
 
@@ -37,6 +41,8 @@ from fluence_async.testing.transport_contract._server import (
 )
 from fluence_async.transports import open_transport
 from fluence_async.transports._base import (
+    BodyBroken,
+    BodyTimeout,
     ConnectFailed,
     Response,
     TLSFailed,
@@ -46,6 +52,7 @@ from fluence_async.transports._base import (
 from fluence_async.transports._failures import authority, brief, connecting_failed
 from fluence_async.transports._head import read_head, write_head
 from fluence_async.transports._proxies import Proxies, credentials
+from fluence_async.transports.httpcore import _Progress
 from tests.virtual import _options
 
 KEY = "sk-0123456789abcdef"
@@ -82,6 +89,86 @@ class TestContract:
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     async def test(self, check: Check) -> None:
         await check(open_transport)
+
+
+# ─── a loop that is busy ──────────────────────────────────────────────────────────────────
+
+
+def _be_busy(seconds: float) -> None:
+    """What the loop's clock does when one step takes so long."""
+    if (loop := asyncio._get_running_loop()) is not None:
+        loop._virtual.now += seconds  # type: ignore[attr-defined]
+    else:
+        trio.lowlevel.current_clock().jump(seconds)  # type: ignore[attr-defined]
+
+
+class TestABusyLoop:
+    """What came before a deadline counts, though the loop looked at neither in time."""
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(self, request: pytest.FixtureRequest) -> tuple[str, Mapping[str, Any]]:
+        return request.param, _options(request.param)
+
+    @pytest.mark.parametrize("rude", [False, True], ids=["more of the body", "a reset"])
+    async def test_what_came_in_time_is_told(self, rude: bool) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            transport = open_transport()
+            accepted: list[socket.socket] = []
+
+            async def accept() -> None:
+                accepted.append((await to_thread.run_sync(listening.accept))[0])
+                accepted[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" + b"one")
+
+            async def read() -> None:
+                if rude:
+                    with pytest.raises(BodyBroken):
+                        await response.receive(began + 1)
+                else:
+                    assert await response.receive(began + 1) == b"two"
+                    with pytest.raises(BodyTimeout):
+                        await response.receive(began + 4)
+                    assert transport.clock() >= began + 4
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(accept)
+                response = await transport.send(post(url))
+            assert await response.receive(math.inf) == b"one"
+            began = transport.clock()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                for _ in range(3):
+                    await checkpoint()
+                if rude:
+                    linger = struct.pack("ii", 1, 0)
+                    accepted[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    accepted[0].close()
+                else:
+                    accepted[0].sendall(b"two")
+                _be_busy(2)
+            accepted[0].close()
+            await response.aclose()
+            await transport.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", _options("trio"))], ids=["trio"])
+@pytest.mark.anyio
+async def test_a_request_whose_time_is_up_as_it_would_leave_is_not_told_as_sent() -> None:
+    """On asyncio the library itself says when it begins to write."""
+    sent: list[int] = []
+    request = post("http://127.0.0.1:1/", connect_timeout=1, on_sent=lambda: sent.append(1))
+    with trio.CancelScope() as scope:
+        progress = _Progress(request, scope)
+        await progress("connection.connect_tcp.started", {})
+        _be_busy(2)
+        outgoing = httpcore2.Request("POST", request.url)
+        await progress("http11.send_request_headers.started", {"request": outgoing})
+        await checkpoint()
+    assert scope.cancelled_caught
+    assert not progress.sent
+    assert not sent
 
 
 # ─── the key ──────────────────────────────────────────────────────────────────────────────

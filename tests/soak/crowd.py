@@ -1,6 +1,7 @@
 """Many streams at once, some of which break: each is told right, and nothing is left of any.
 
-python -m tests.soak.crowd [STREAMS] [BACKEND]: prints what it took.
+python -m tests.soak.crowd [STREAMS] [BACKEND]: prints what it took; fails if one was told wrong,
+something is left, or each took more than 30 KB.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ EXPECTED = {
 }
 IDLE_S = 2.0
 AT_ONCE = 200  # connections being made
+MOST_KB = 30  # of memory for each stream
 
 
 # ─── the server, in a process of its own ──────────────────────────────────────────────────
@@ -221,7 +223,8 @@ def main(streams: int = 10_000, backend: str = "asyncio") -> int:
     with served(streams) as base_url:
         result = anyio.run(counted, base_url, streams, backend=backend)
     print(json.dumps(result, indent=2, ensure_ascii=False))
-    return 1 if result["wrong"] or result["files_left"] > 0 or result["tasks_left"] > 0 else 0
+    left = max(result["files_left"], result["tasks_left"])
+    return 1 if result["wrong"] or left > 0 or result["kb_each"] > MOST_KB else 0
 
 
 if __name__ == "__main__":

@@ -143,7 +143,14 @@ async def a_late_answer_times_out_at_the_deadline(factory: Factory) -> None:
             deadline = transport.clock() + 0.1
             with raises(SendTimeout) as error:
                 url = server.url.replace("http:", scheme)
-                await transport.send(post(url, deadline=deadline, on_sent=lambda: sent.append(1)))
+                await transport.send(
+                    post(
+                        url,
+                        deadline=deadline,
+                        connect_timeout=60,
+                        on_sent=lambda: sent.append(1),
+                    )
+                )
             late = transport.clock() - deadline
             expect(-0.001 <= late < 5, f"{late} s after the deadline")
             expect(server.authority in str(error.value), f"{error.value} names the server")
