@@ -26,8 +26,6 @@ __all__ = ["Connector", "Line", "Outgoing", "Reader"]
 # Before these, asyncio left a TLS connection open whose farewell could not be written.
 _LEAKS_TLS = sys.version_info < (3, 12, 8) or (3, 13) <= sys.version_info < (3, 13, 1)
 
-# asyncio reads into 256 KiB, which malloc maps and unmaps anew for every read: 9 µs, against 1 µs
-# for what stays below its threshold of 128 KiB.
 _READ_SIZE = 64 * 1024
 
 
@@ -148,8 +146,7 @@ class Connector(aiohttp.TCPConnector):
         if transport is None or closed is None:
             connection.close()
             raise aiohttp.ServerDisconnectedError
-        if hasattr(transport, "max_size"):  # uvloop reads in its own way
-            transport.max_size = _READ_SIZE
+        _read_little(transport)
         line = self._lines[protocol] = Line(transport, closed)
 
         def lost(closed: asyncio.Future[None]) -> None:
@@ -176,3 +173,10 @@ class Connector(aiohttp.TCPConnector):
         """Close every connection in this process only, without a word to the loop."""
         for opened in self._sockets:
             opened.close()
+
+
+def _read_little(transport: Any) -> None:
+    """asyncio reads into 256 KiB, which malloc maps and unmaps anew for every read (9 µs, against
+    1 µs below its threshold of 128 KiB), until the process has once freed a block as large."""
+    if hasattr(transport, "max_size"):  # uvloop reads in its own way
+        transport.max_size = _READ_SIZE
