@@ -32,12 +32,12 @@ def all_that_go(of: LearningBucket, now: int) -> list[Claim]:
 
 def answer(of: LearningBucket, claims: list[Claim], now: int, **said: object) -> None:
     for claim in claims:
-        of.settle(claim, now, None, True, **said)  # type: ignore[arg-type]
+        of.settle(claim, now, True, **said)  # type: ignore[arg-type]
 
 
 def refuse(of: LearningBucket, claims: list[Claim], now: int) -> None:
     for claim in claims:
-        of.settle(claim, now, None, False)
+        of.settle(claim, now, False)
         of.refused(claim, now)
 
 
@@ -139,13 +139,13 @@ def test_what_somebody_else_used_is_left_to_them_until_the_reset() -> None:
     answer(of, all_that_go(of, 0), 1, reports=remaining(99))
     (claim,) = all_that_go(of, 2)[:1]
     free = of.snapshot(2)[0].left
-    of.settle(claim, 3, None, True, remaining(0, reset_s=5.0))
+    of.settle(claim, 3, True, remaining(0, reset_s=5.0))
     assert of.snapshot(3)[0].left == free  # all are in flight: nothing says that others took any
     other = bucket("100/minute")
     answer(other, all_that_go(other, 0), 1, reports=remaining(99))
     claim = Claim(ONE)
     assert other.take(claim, 2) == 0
-    other.settle(claim, 3, None, True, remaining(40, reset_s=5.0))
+    other.settle(claim, 3, True, remaining(40, reset_s=5.0))
     assert other.snapshot(3)[0].left == 40
     assert other.snapshot(6 * S)[0].left == 98
 
@@ -215,7 +215,7 @@ def test_an_heir_has_nothing_in_flight_and_knows_what_was_learnt() -> None:
     answer(of, all_that_go(of, 0), 1, reports=remaining(9))
     flying = all_that_go(of, 2)
     heir = of.inherit(3)
-    of.settle(flying[0], 4, None, True)
+    of.settle(flying[0], 4, True)
     of.release(flying[1], 4)
     assert heir.snapshot(4)[0].left == 99 - len(flying)
     assert learnt(heir).reported
