@@ -57,8 +57,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "tools": ("tools",),
     "transports": package(
         "transports",
-        "_base _failures _head _inflate _lifetime _proxies _watchdog"
-        " aiohttp _aiohttp_connections _aiohttp_response httpcore",
+        "_base _delivery _failures _head _inflate _lifetime _proxies _watchdog"
+        " aiohttp _aiohttp_connections _aiohttp_response httpcore _httpcore_connections",
     ),
     "limiter": package(
         "limiter",
@@ -96,7 +96,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *package("testing.limiter_contract", "_limiter units waiting"),
         *package(
             "testing.transport_contract",
-            "_expect _server bodies cancelling closing connecting encodings heads sending",
+            "_expect _server bodies cancelling closing connecting delivering"
+            " encodings heads sending",
         ),
     ),
 }
@@ -143,13 +144,20 @@ LIBRARIES: dict[str, frozenset[str]] = {
     ),
     "backoff": frozenset({"_sansio.retry"}),
     "coredis": frozenset({"contrib.redis._courier", "contrib.redis.cache"}),
-    "httpcore2": frozenset({"transports.httpcore"}),
+    "httpcore2": frozenset({"transports.httpcore", "transports._httpcore_connections"}),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),
     "opentelemetry": frozenset({"contrib.opentelemetry"}),
     "prompt_toolkit": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
-    "trio": frozenset({"contrib.redis._background", "limiter._park", "transports.httpcore"}),
+    "trio": frozenset(
+        {
+            "contrib.redis._background",
+            "limiter._park",
+            "transports.httpcore",
+            "transports._httpcore_connections",
+        }
+    ),
     "typer": frozenset({"cli"}),
 }
 """Every foreign library, and the rooms or modules that may import it."""
@@ -172,7 +180,6 @@ MAX_FILE, MAX_FUNCTION = 300, 60
 LONG_FILES: dict[str, str] = {
     "stream": "one class, sole owner of the body; a third of it is what a caller reads",
     "testing.fault_table": "one table",
-    "transports.httpcore": "one transport: what it opens and what must be closed stand together",
     "errors": "one tree, read as one",
     "types": "one vocabulary; three quarters of it are fields and what they mean",
 }

@@ -12,8 +12,6 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any, cast
-from weakref import WeakSet
 
 import httpcore2
 import trio
@@ -29,8 +27,10 @@ from ._base import (
     SendTimeout,
     TransportError,
 )
+from ._delivery import EVERY_S, Deliveries
 from ._failures import authority, brief, connecting_failed
 from ._head import read_head, write_head
+from ._httpcore_connections import Network, Progress
 from ._inflate import decoded
 from ._lifetime import KEEPALIVE_S, before_the_loop_ends, close_here, dismiss
 from ._proxies import Proxies, credentials
@@ -60,8 +60,9 @@ class HttpcoreTransport:
         self._max_connections = max_connections
         self._ssl_context = ssl_context
         self._proxies = Proxies(trust_env=trust_env)
-        self._network = _Network()
+        self._network = Network()
         self._pools: dict[tuple[bool, str | None], httpcore2.AsyncConnectionPool] = {}
+        self._deliveries = Deliveries(_later)
         self._alive: set[_Response] = set()  # or a dropped one's generators would close at once
         self._closed = False
         self._guard = before_the_loop_ends(self._close)
@@ -75,10 +76,12 @@ class HttpcoreTransport:
         """Send `request`, return once the response's headers are here; see `Transport.send`."""
         if self._closed:
             raise RuntimeError("the transport is closed")
-        progress = _Progress(request)
+        proxy = self._proxies.for_url(request.url)
+        heard = request.on_delivered is not None and proxy is None
+        progress = Progress(request, self._deliveries if heard else None)
         try:
-            with trio.CancelScope(deadline=request.deadline), progress.connecting:
-                return await self._send(request, progress)
+            with trio.CancelScope(deadline=request.deadline), progress.connecting, progress:
+                return await self._send(request, proxy, progress)
         finally:
             await progress.clean_up()
         if not progress.connecting.cancelled_caught:
@@ -87,9 +90,9 @@ class HttpcoreTransport:
             f"connecting to {authority(request.url)} took longer than {request.connect_timeout:g} s"
         )
 
-    async def _send(self, request: Request, progress: _Progress) -> Response:
+    async def _send(self, request: Request, proxy: str | None, progress: Progress) -> Response:
         try:
-            answer = await self._pool(request.url).handle_async_request(
+            answer = await self._pool(request.url, proxy).handle_async_request(
                 httpcore2.Request(
                     "POST",
                     request.url,
@@ -109,8 +112,7 @@ class HttpcoreTransport:
             return decoded(_Response(request.url, answer, headers, self._alive), request.url)
         raise failure
 
-    def _pool(self, url: str) -> httpcore2.AsyncConnectionPool:
-        proxy = self._proxies.for_url(url)
+    def _pool(self, url: str, proxy: str | None) -> httpcore2.AsyncConnectionPool:
         secure = url.startswith("https:")
         pool = self._pools.get((secure, proxy))
         if pool is None:
@@ -133,6 +135,7 @@ class HttpcoreTransport:
 
     async def _close(self) -> None:
         self._closed = True
+        self._deliveries.close()
         with trio.CancelScope(shield=True):  # it waits for no network
             while self._alive:
                 await self._alive.pop().aclose()
@@ -146,59 +149,6 @@ class HttpcoreTransport:
             close_here(opened)
         self._pools.clear()
         dismiss(self._guard)
-
-
-class _Network(httpcore2.AsyncNetworkBackend):
-    """trio's network, with every socket known."""
-
-    def __init__(self) -> None:
-        self.sockets: WeakSet[trio.socket.SocketType] = WeakSet()
-        # To a type checker the class is what it is without trio.
-        self._trio = cast("httpcore2.AsyncNetworkBackend", httpcore2.TrioBackend())
-
-    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
-        stream = await self._trio.connect_tcp(*args, **kwargs)
-        self.sockets.add(stream.get_extra_info("socket"))
-        return stream
-
-
-class _Progress:
-    """What httpcore2 tells of one request on its way.
-
-    Attributes:
-        connecting: The scope that a connection must be made in.
-        reused: The connection had served an earlier request.
-        sent: Some of the request may have left.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self.connecting = trio.CancelScope()
-        self.reused = True
-        self.sent = False
-        self._request = request
-        self._stream: httpcore2.AsyncNetworkStream | None = None
-
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        """httpcore2's `trace` extension."""
-        if event == "connection.connect_tcp.started":
-            self.reused = False
-            if (timeout := self._request.connect_timeout) is not None:
-                self.connecting.deadline = trio.current_time() + timeout
-        elif event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-        elif (  # and not the CONNECT that opens a way through a proxy
-            event == "http11.send_request_headers.started" and info["request"].method == b"POST"
-        ):
-            self.connecting.deadline = float("inf")
-            if not self.connecting.cancel_called:
-                self.sent = True
-                self._request.on_sent()
-
-    async def clean_up(self) -> None:
-        """httpcore2 forgets a connection whose TLS handshake is cancelled."""
-        if self._stream is not None and not self.sent:
-            with trio.CancelScope(shield=True):
-                await self._stream.aclose()
 
 
 class _Response:
@@ -288,8 +238,23 @@ class _Response:
             await self._close()
 
 
+def _later(ring: Callable[[], None]) -> trio.CancelScope | None:
+    timer = trio.CancelScope()
+    try:
+        trio.lowlevel.spawn_system_task(_sleep, timer, ring)
+    except RuntimeError:  # the run is ending
+        return None
+    return timer
+
+
+async def _sleep(timer: trio.CancelScope, ring: Callable[[], None]) -> None:
+    with timer:
+        await trio.sleep(EVERY_S)
+        ring()
+
+
 def _sending_failed(
-    request: Request, progress: _Progress, error: Exception
+    request: Request, progress: Progress, error: Exception
 ) -> TransportError | ValueError:
     """What the seam calls an error of httpcore2; one of its parser does not go along."""
     where = authority(request.url)
