@@ -51,8 +51,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sansio": package(
         "_sansio",
         "answer_type bucket budget caching claim codec counter docstring error_bodies fold learning"
-        " learnt lenient_json limits_file metering origin partial_json rate_headers rate_limit"
-        " request retry schema secret sse surrogates tool_calls watch window",
+        " learnt lenient_json limits_file metering origin partial_json processing rate_headers"
+        " rate_limit request retry schema secret sse surrogates tool_calls watch window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -62,7 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package(
         "limiter",
-        "_ledger _line _mirror _park _process _queue _state _store _turns"
+        "_early _ledger _line _mirror _park _process _queue _state _store _turns"
         " file limiter memory permit",
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),

@@ -212,8 +212,10 @@ class Bucket:
             if not window.on_arrival:
                 window.free += claim.costs.get(window.dimension, 0) - used
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """The server refused it, for the rate of its requests: nothing to learn here."""
+    def refused(self, claim: Claim, now: int) -> bool:  # noqa: ARG002 - for those who learn
+        """The server refused it, for the rate of its requests. Whether nothing explains that: the
+        windows hold, so nothing does."""
+        return True
 
     def block(self, until: int) -> None:
         """Let nobody take before `until` and the margin; an earlier block is never shortened."""

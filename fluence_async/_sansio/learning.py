@@ -247,35 +247,36 @@ class LearningBucket(Bucket):
 
     # ─── refusals ─────────────────────────────────────────────────────────────────────────
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """The server refused it, for the rate of its requests: learn from it, once per salvo."""
+    def refused(self, claim: Claim, now: int) -> bool:
+        """The server refused it: learn from it, once per salvo. Whether nothing explains it."""
         if not self.watches:
-            return
+            return False
         note = claim.note
         if type(note) is int:
             note = Note(note, (), [], taken=0, flying=0)
             note.depths = [watch.depth_at_most(now) for watch in self.watches]
         if note.taken_at <= self._taught_at:
-            return
+            return False
         self._taught_at = now
         if self._proven_at < 0:
             self._hold_back(now)
-            return
+            return False
         if any(not watch.learnt.counter for watch in note.over):
             for watch in self.watches:  # who counts one window so counts all
                 watch.blame_counter()
-            return
+            return False
         pairs = list(zip(self.watches, note.depths, strict=True))
         for surely in (True, False):
             for watch, depth in pairs:
                 if watch.too_deep(depth, surely=surely):
                     watch.shrink(depth, now)
                     self._retune()
-                    return
+                    return False
         fullest = min(self.watches, key=lambda watch: watch.window.free / watch.limit)
         fullest.withhold(now)
         self._withholds = True
         self._hold_back(now)
+        return True
 
     def _hold_back(self, now: int) -> None:
         shortest = self.watches[0].window.hold // 4

@@ -65,8 +65,10 @@ class Store(Protocol):
         Again with the response's headers, when they come: the server took it or not, and says what
         remains. That moves no unit, the first `ub` stands; who learns, learns of it once."""
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """The server refused it, for the rate of its requests."""
+    def refused(self, claim: Claim, now: int) -> bool:
+        """The server refused it, for the rate of its requests; whether nothing that is known of
+        the server explains that."""
+        ...
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came. Held: all is back at once. Sent and never settled: all

@@ -139,8 +139,9 @@ class FileStore:
         elif claim.state in (HELD, SENT):
             self._write(partial(self._mirror.settle, claim, ub))
 
-    def refused(self, claim: Claim, now: int) -> None:
+    def refused(self, claim: Claim, now: int) -> bool:
         """The server refused it, for the rate of its requests."""
+        return self._bucket.refused(claim, now)
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""

@@ -21,6 +21,7 @@ from .._sansio.bucket import FRESH, Bucket
 from .._sansio.learning import LearningBucket
 from .._sansio.learnt import LimiterSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
+from ._early import Early
 from ._line import Line
 from ._process import boot_clock
 from .file import open_store
@@ -46,6 +47,10 @@ class Limiter:
             `"any-strict"`: the same, and nothing is tried that a sliding counter could refuse.
         path: A file, through which all limiters of this machine with that path count together; it
             remembers what they sent. With `policy="window"` only.
+        strict: Let a unit come back a period after its response's headers, and never earlier: for
+            a server that keeps requests waiting before it counts them. Otherwise also after the
+            server's kernel has all of the request (`Permit.delivered`), or the headers say for how
+            long the server was at it.
         clock: Nanoseconds that never go back; with a path, the same for all processes.
         reserve: The share of each window that only lane 0 may use.
         margin_s: Added to every period and every pause, in seconds: rounding of stamps.
@@ -74,6 +79,7 @@ class Limiter:
         *,
         policy: Policy = "window",
         path: str | os.PathLike[str] | None = None,
+        strict: bool = False,
         clock: Callable[[], int] | None = None,
         reserve: float = 0.06,
         margin_s: float = 0.05,
@@ -99,7 +105,7 @@ class Limiter:
         )
         clock = clock or (time.monotonic_ns if path is None else boot_clock())
         shared = path is not None and open_store(path, bucket, unseen, clock)
-        self._line = Line(shared or bucket, clock)
+        self._line = Line(shared or bucket, clock, None if strict else Early())
 
     async def acquire(
         self,

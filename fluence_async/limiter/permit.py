@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._sansio.claim import ARRIVED, DONE, FRESH, Claim
+from .._sansio.claim import ARRIVED, DONE, FRESH, HELD, SENT, Claim
+from .._sansio.window import NEVER
 from ..meta import RateLimitSnapshot
 from ._line import Line
 
@@ -27,7 +28,7 @@ class Permit(Claim):
         waited_s: How long the limiter let the call wait, in seconds.
     """
 
-    __slots__ = ("_line", "_store", "waited_s")
+    __slots__ = ("_line", "_sent_at", "_store", "waited_s")
 
     def __init__(self, line: Line, costs: Mapping[str, int]) -> None:
         self.costs = costs
@@ -35,6 +36,7 @@ class Permit(Claim):
         self.came = 0
         self.place: Any = None
         self.waited_s: float = 0.0
+        self._sent_at = NEVER
         self._line = line
         self._store = line.store  # after a fork the line has another
 
@@ -45,19 +47,43 @@ class Permit(Claim):
 
     def sent(self) -> None:
         """The first byte may have left this machine: the unit cannot be given back any more."""
+        if self.state == HELD:
+            self._sent_at = self._line.clock()
         self._store.sent(self)
 
-    def settle(self, *, accepted: bool = True, reports: Sequence[RateLimitSnapshot] = ()) -> None:
+    def delivered(self) -> None:
+        """The kernel of the server has every byte of the request, and nobody has answered yet: the
+        unit comes back a period from now, and a grace (`limiter/_early.py`), however long the
+        answer takes. Ignored with `Limiter(strict=True)`."""
+        line = self._line
+        if self.state == SENT and line.early is not None:
+            line.change(self._store.settle, self, line.early.bound(line.clock()))
+
+    def settle(
+        self,
+        *,
+        accepted: bool = True,
+        reports: Sequence[RateLimitSnapshot] = (),
+        processed_s: float | None = None,
+    ) -> None:
         """The response's headers are here, so the request has arrived: the unit comes back one
-        period from now.
+        period from now, or from an earlier time by which it is known to have arrived.
 
         Args:
             accepted: Whether the status is another than 429.
             reports: What the headers say remains of the limits.
+            processed_s: How long the headers say that the server was at it, in seconds. Ignored
+                with `Limiter(strict=True)`.
         """
-        if FRESH < self.state < DONE:
-            line = self._line
-            line.change(self._store.settle, self, line.clock(), accepted, reports)
+        if not FRESH < self.state < DONE:
+            return
+        line = self._line
+        now = line.clock()
+        if processed_s is not None and (early := line.early) is not None:
+            begun = max(self._sent_at, now - round(processed_s * _S))
+            if begun + early.grace < now:
+                line.change(self._store.settle, self, early.bound(begun))
+        line.change(self._store.settle, self, now, accepted, reports)
 
     def refused(self, retry_after_s: float | None = None, *, for_rate: bool = True) -> None:
         """The server answered 429: the limiter learns from it, and all who share it pause once,
@@ -72,7 +98,13 @@ class Permit(Claim):
         if retry_after_s is not None:
             line.change(self._store.block, line.clock() + round(retry_after_s * _S))
         if for_rate and self.state >= ARRIVED:
-            line.change(self._store.refused, self, line.clock())
+            line.change(self._learn_refusal, line.clock())
+
+    def _learn_refusal(self, now: int) -> None:
+        early = self._line.early
+        if self._store.refused(self, now) and early is not None:
+            shortest = min(window.limit.period_s for window in self._store.snapshot(now))
+            early.blame(now, round(shortest * _S))
 
     def release(self, costs: Mapping[str, int] | None = None) -> None:
         """The request is over. If nothing was sent, its unit is free again at once; if it was sent

@@ -255,3 +255,59 @@ def test_a_nonsense_header_changes_nothing(headers: dict[str, str]) -> None:
     answer(told, all_that_go(told, 0), 1, reports=rate_reports(headers, now=1.7e9))
     assert told.snapshot(1) == plain.snapshot(1)
     assert len(all_that_go(told, 2)) == len(all_that_go(plain, 2))
+
+
+# ─── arrived before it was answered ───────────────────────────────────────────────────────
+
+
+def test_what_arrived_is_learnt_of_once_its_answer_is_there() -> None:
+    early, late = bucket("100/minute"), bucket("100/minute")
+    for of in (early, late):
+        (claim,) = all_that_go(of, 0)
+        if of is early:
+            of.settle(claim, 1)
+            assert learnt(of).proven == 0
+            assert of.snapshot(1)[0].used == 1
+        of.settle(claim, 5, True, remaining(99))
+        of.settle(claim, 9, True, remaining(10))  # and no second time
+        of.settle(claim, 9, False)
+        of.release(claim, 9)
+    assert learnt(early) == learnt(late)
+    assert learnt(early).reported
+    assert len(all_that_go(early, 10)) == len(all_that_go(late, 10)) == 99
+
+
+def test_a_unit_that_arrived_is_not_given_back_by_its_refusal() -> None:
+    of = bucket("100/minute")
+    answer(of, all_that_go(of, 0), 1)
+    claims = all_that_go(of, 2)
+    for claim in claims:
+        of.settle(claim, 3)
+    refuse(of, claims, 4)
+    assert of.snapshot(5)[0].used >= 1 + len(claims)
+    assert of.snapshot(3 + 61 * S)[0].used <= learnt(of).withheld
+
+
+def test_what_arrived_and_was_not_refused_for_a_second_was_accepted() -> None:
+    of = bucket("100/minute")
+    (claim,) = all_that_go(of, 0)
+    of.settle(claim, 1)
+    assert not all_that_go(of, S // 2)
+    assert all_that_go(of, S + 1)
+
+
+def test_a_refusal_is_explained_by_what_it_teaches() -> None:
+    """By a burst that was too deep; but not by somebody else's use of the key."""
+    fresh = bucket("10/minute")
+    answer(fresh, all_that_go(fresh, 0), 0)
+    claims = all_that_go(fresh, 1)
+    for claim in claims:
+        fresh.settle(claim, 2, False)
+    assert [fresh.refused(claim, 2) for claim in claims] == [False] * len(claims)
+    of = bucket("100/minute")
+    answer(of, all_that_go(of, 0), 1, reports=remaining(99))
+    answer(of, all_that_go(of, 2), 3)
+    first, second, *_ = all_that_go(of, 70 * S)
+    for claim, explained in ((first, False), (second, True)):
+        of.settle(claim, 70 * S, False)
+        assert of.refused(claim, 70 * S) is not explained

@@ -136,8 +136,9 @@ class RedisStore:
         if claim.state in (HELD, ARRIVED):
             self._tell(*self._units.end(claim, now, costs))
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """Nothing is learnt from it here."""
+    def refused(self, claim: Claim, now: int) -> bool:
+        """The server refused it, for the rate of its requests."""
+        return self._model.refused(claim, now)
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`: everybody, once the others hear of it."""
