@@ -260,7 +260,7 @@ def test_a_nonsense_header_changes_nothing(headers: dict[str, str]) -> None:
 # ─── arrived before it was answered ───────────────────────────────────────────────────────
 
 
-def test_what_arrived_is_learnt_of_once_its_answer_is_there() -> None:
+def test_what_arrived_is_learnt_of_when_its_answer_is_there_and_once() -> None:
     early, late = bucket("100/minute"), bucket("100/minute")
     for of in (early, late):
         (claim,) = all_that_go(of, 0)
@@ -269,12 +269,25 @@ def test_what_arrived_is_learnt_of_once_its_answer_is_there() -> None:
             assert learnt(of).proven == 0
             assert of.snapshot(1)[0].used == 1
         of.settle(claim, 5, True, remaining(99))
-        of.settle(claim, 9, True, remaining(10))  # and no second time
-        of.settle(claim, 9, False)
-        of.release(claim, 9)
+    before = early.watches[0].begun
+    early.settle(claim, 9, True, remaining(10))
+    early.settle(claim, 9, False)
+    assert early.watches[0].begun == before
     assert learnt(early) == learnt(late)
     assert learnt(early).reported
     assert len(all_that_go(early, 10)) == len(all_that_go(late, 10)) == 99
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_refusal_that_is_told_twice_is_one(times: int) -> None:
+    of = bucket("100/minute")
+    answer(of, all_that_go(of, 0), 1)
+    claim, *_ = all_that_go(of, 2)
+    before = of.watches[0].begun
+    of.settle(claim, 3)
+    for _ in range(times):
+        of.settle(claim, 4, False)
+    assert of.watches[0].begun == before - of.watches[0].gap
 
 
 def test_a_unit_that_arrived_is_not_given_back_by_its_refusal() -> None:

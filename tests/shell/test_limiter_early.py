@@ -107,6 +107,7 @@ async def test_who_waits_already_is_served_in_time() -> None:
     [
         (None, 40),
         (0.0, 40),
+        (GRACE / 2, 40),
         (GRACE, 40),
         (30, 10 + GRACE),
         (39.9, 0.1 + GRACE),
