@@ -72,10 +72,13 @@ def promised(limits: Limits, calls: int) -> float:
 
 
 def long_run(outcome: Outcome, limits: Limits) -> float:
-    """The rate of the second half of a run, as a share of the best that limits allow for long."""
-    half = len(outcome.accepted) // 2
-    made = half / (outcome.accepted[2 * half - 1] - outcome.accepted[half - 1])
-    return made / min(limit / period for limit, period in limits)
+    """The rate of a run after its first salvo, as a share of the best that limits allow for long:
+    over as many whole periods of the limit that allows least as there are."""
+    limit, period = min(limits, key=lambda each: each[0] / each[1])
+    last = len(outcome.accepted) - 1
+    first = last % limit
+    took = outcome.accepted[last] - outcome.accepted[first]
+    return (last - first) / limit * period / took
 
 
 def broken(seed: int, calls: int = 120) -> str:
