@@ -72,11 +72,11 @@ def promised(limits: Limits, calls: int) -> float:
 
 
 def long_run(outcome: Outcome, limits: Limits) -> float:
-    """The rate of a run after its first salvo, as a share of the best that limits allow for long:
-    over as many whole periods of the limit that allows least as there are."""
+    """The rate of a run's second half, as a share of the best that limits allow for long: over
+    whole periods of the limit that allows least."""
     limit, period = min(limits, key=lambda each: each[0] / each[1])
     last = len(outcome.accepted) - 1
-    first = last % limit
+    first = last - max(1, last // 2 // limit) * limit
     took = outcome.accepted[last] - outcome.accepted[first]
     return (last - first) / limit * period / took
 
