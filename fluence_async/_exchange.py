@@ -18,6 +18,7 @@ import anyio
 
 from ._call import Call, read_error_body
 from ._sansio.error_bodies import decode_status
+from ._sansio.processing import processing_s
 from ._sansio.rate_headers import rate_limit_of, rate_reports
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
@@ -168,13 +169,18 @@ class Exchange:
             connect_timeout=timeout.connect,
             deadline=until,
             on_sent=permit.sent if permit is not None else _nothing,
+            on_delivered=permit.delivered if permit is not None else None,
         )
         call.meta.attempts += 1
         try:
             response = await self.transport.send(request)
             if permit is not None:
                 reports = rate_reports(response.headers, now=time.time()) if permit.learns else ()
-                permit.settle(accepted=response.status != 429, reports=reports)
+                permit.settle(
+                    accepted=response.status != 429,
+                    reports=reports,
+                    processed_s=processing_s(response.headers),
+                )
         except SendTimeout as error:
             ran_out: Clock = "total" if until == call.total_at else "first_byte"
             raise call.timed_out(ran_out, "waiting for the response's headers") from error

@@ -50,19 +50,22 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching codec counter docstring error_bodies fold learning"
-        " learnt lenient_json limits_file metering origin partial_json rate_headers rate_limit"
-        " request retry schema secret sse sse_writing surrogates tool_calls watch whole_answer",
+        "answer_type bucket budget caching claim codec counter docstring error_bodies fold learning"
+        " learnt lenient_json limits_file metering origin partial_json processing rate_headers"
+        " rate_limit request retry schema secret sse sse_writing surrogates tool_calls watch"
+        " whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
         "transports",
-        "_base _failures _head _inflate _lifetime _proxies _watchdog"
-        " aiohttp _aiohttp_connections _aiohttp_response httpcore _httpcore_pool _trio_network",
+        "_base _delivery _failures _head _inflate _lifetime _proxies _watchdog aiohttp"
+        " _aiohttp_connections _aiohttp_response httpcore _httpcore_pool _httpcore_progress"
+        " _trio_network",
     ),
     "limiter": package(
         "limiter",
-        "_ledger _line _mirror _park _process _queue _state _store _turns file limiter memory",
+        "_early _ledger _line _mirror _park _process _queue _state _store _turns"
+        " file limiter memory permit",
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
@@ -95,7 +98,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *package("testing.limiter_contract", "_limiter units waiting"),
         *package(
             "testing.transport_contract",
-            "_expect _server bodies cancelling closing connecting encodings heads sending",
+            "_expect _server bodies cancelling closing connecting delivering"
+            " encodings heads sending",
         ),
     ),
 }
@@ -156,6 +160,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
             "limiter._park",
             "transports.httpcore",
             "transports._httpcore_pool",
+            "transports._httpcore_progress",
             "transports._trio_network",
         }
     ),

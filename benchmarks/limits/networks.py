@@ -1,7 +1,8 @@
 """The networks of the simulation: chance goes in, the times of one request's way come out.
 
 Law: a request arrives after `up`, its answer's headers come `down` later, and a refusal's `back`
-later: a server refuses at once, whatever an answer takes. Times are seconds.
+later: a server refuses at once, whatever an answer takes. Where answers are slow, the sender hears
+`told` after its arrival that the server's kernel has it. Times are seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Way(NamedTuple):
     up: float
     down: float
     back: float
+    told: float | None = None
 
 
 def constant(_: Random) -> Way:
@@ -41,8 +43,8 @@ def streams(chance: Random) -> Way:
 
 
 def slow_headers(chance: Random) -> Way:
-    """Plain answers: the headers come when all is written."""
-    return Way(0.05, chance.uniform(1, 60), 0.05)
+    """Plain answers: the headers come when all is written. A kernel is asked every 100 ms."""
+    return Way(0.05, chance.uniform(1, 60), 0.05, 0.05 + chance.uniform(0, 0.1))
 
 
 NETWORKS: dict[str, Callable[[Random], Way]] = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
-from fluence_async._sansio.bucket import Bucket, Claim, RateLimit
+from fluence_async._sansio.bucket import SENT, Bucket, Claim, RateLimit
 from fluence_async._sansio.learning import LearningBucket
 from fluence_async._sansio.rate_headers import rate_reports
+from fluence_async.limiter._early import Early
 
 from .peers import Limits
 from .servers import Verdict
@@ -23,14 +24,19 @@ class Ours:
     Args:
         limits: Its windows: limit and period in seconds.
         policy: `"any"`, `"any-strict"` or `"window"`, as of `Limiter`.
+
+    Attributes:
+        early: By when a request has arrived that is not answered; None to believe headers only.
     """
 
     def __init__(self, limits: Limits, policy: str = "any") -> None:
         rates = [RateLimit(limit, period) for limit, period in limits]
         if policy == "window":
-            self.bucket = Bucket(rates)
+            self.bucket: Bucket = Bucket(rates)
         else:
             self.bucket = LearningBucket(rates, strict=policy == "any-strict")
+        self.early: Early | None = Early()
+        self.shortest = round(min(period for _, period in limits) * S)
 
     def take(self, now: int) -> tuple[Claim | None, int]:
         claim = Claim(ONE)
@@ -39,15 +45,16 @@ class Ours:
         self.bucket.sent(claim)
         return claim, 0
 
+    def delivered(self, claim: Claim, now: int) -> None:
+        if self.early is not None and claim.state == SENT:
+            self.bucket.settle(claim, self.early.bound(now))
+
     def answered(self, claim: Claim, now: int, verdict: Verdict) -> None:
         bucket = self.bucket
-        if isinstance(bucket, LearningBucket):
-            reports = rate_reports(verdict.headers, now=now / S)
-            bucket.settle(claim, now, accepted=verdict.accepted, reports=reports)
-            if not verdict.accepted:
-                bucket.refused(claim, now)
-        else:
-            bucket.settle(claim, now)
+        reports = rate_reports(verdict.headers, now=now / S) if bucket.learns else ()
+        bucket.settle(claim, now, accepted=verdict.accepted, reports=reports)
+        if not verdict.accepted and bucket.refused(claim, now) and self.early is not None:
+            self.early.blame(now, self.shortest)
         if (
             not verdict.accepted
             and 0 < (pause := float(verdict.headers.get("retry-after", 0))) <= 60

@@ -42,6 +42,9 @@ class Peer:
     def count(self, now: int) -> None:
         """It goes."""
 
+    def delivered(self, claim: Any, now: int) -> None:
+        """Nobody but us listens."""
+
     def answered(self, claim: Any, now: int, verdict: Verdict) -> None:
         """Nobody but us listens."""
 

@@ -17,7 +17,7 @@ from .peers import Limits
 from .servers import SERVERS, Server, SlidingLog
 from .world import Outcome, World, ideal
 
-__all__ = ["DOCUMENTED", "Scene", "broken", "promised"]
+__all__ = ["DOCUMENTED", "Scene", "broken", "long_run", "promised"]
 
 DOCUMENTED: Limits = [(100, 60.0), (1000, 3600.0)]
 SMALL: Limits = [(10, 60.0), (40, 3600.0)]
@@ -69,6 +69,16 @@ class Scene:
 def promised(limits: Limits, calls: int) -> float:
     """The best that anybody can do who keeps to the limits in every stretch of time."""
     return ideal(Server([SlidingLog(limit, period) for limit, period in limits]), calls)
+
+
+def long_run(outcome: Outcome, limits: Limits) -> float:
+    """The rate of a run's second half, as a share of the best that limits allow for long: over
+    whole periods of the limit that allows least."""
+    limit, period = min(limits, key=lambda each: each[0] / each[1])
+    last = len(outcome.accepted) - 1
+    first = last - max(1, last // 2 // limit) * limit
+    took = outcome.accepted[last] - outcome.accepted[first]
+    return (last - first) / limit * period / took
 
 
 def broken(seed: int, calls: int = 120) -> str:

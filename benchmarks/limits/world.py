@@ -29,6 +29,9 @@ class Sender(Protocol):
         """A claim and 0: send it. None and a time: ask again then, or after the next answer."""
         ...
 
+    def delivered(self, claim: Any, now: int) -> None:
+        """The server's kernel has it; of a refused one this may come after its answer."""
+
     def answered(self, claim: Any, now: int, verdict: Verdict) -> None:
         """Its headers are here."""
 
@@ -118,6 +121,8 @@ class World:
             self.free -= not attempt
             way = self.network(self.chance)
             self._at(now + int(way.up * S), self._arrive, claim, attempt, way)
+            if way.told is not None:
+                self._at(now + int((way.up + way.told) * S), self._tell, claim)
 
     def _arrive(self, now: int, claim: Any, attempt: int, way: Way) -> None:
         verdict = self.server.admit(now / S)
@@ -127,6 +132,10 @@ class World:
             self.outcome.refused.append(now / S)
         wait = way.down if verdict.accepted else way.back
         self._at(now + int(wait * S), self._answer, claim, attempt, verdict)
+
+    def _tell(self, now: int, claim: Any) -> None:
+        self.sender.delivered(claim, now)
+        self._pump(now)
 
     def _answer(self, now: int, claim: Any, attempt: int, verdict: Verdict) -> None:
         self.sender.answered(claim, now, verdict)

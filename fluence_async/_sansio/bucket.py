@@ -3,14 +3,12 @@
 Law (confirmed windows). A unit is gone from its take until `ub + hold`, where `ub` is a time by
 which its request had certainly arrived, and `hold` is the period and a margin:
 
-    window   limit, period, dimension, reserve · free · returns: (return_at, cost), in order
-    always   free + in flight + sum(returns) = limit
-
-    claim  │ FRESH │ HELD                     │ SENT                            │ DONE
-    take   │ HELD  │                          │                                 │
-    sent   │       │ SENT                     │                                 │
-    settle │       │ DONE, back at ub + hold  │ DONE, back at ub + hold         │
-    release│       │ DONE, back at once       │ DONE, back at now + unseen + hold │
+    claim   │ FRESH │ HELD               │ SENT                     │ ARRIVED
+    take    │ HELD  │                    │                          │
+    sent    │       │ SENT               │                          │
+    settle  │       │ ARRIVED, requests back at ub + hold           │ the first ub stands
+    release │       │ DONE, back at once │ DONE, all back at        │ DONE, the rest back at
+            │       │                    │ now + unseen + hold      │ now + hold
 
 Why it holds, whatever the network does, for every server that forgets an arrival after a period:
 were there limit + 1 arrivals within one period, look at the one that took its unit last. One of
@@ -23,108 +21,37 @@ be short by an epsilon, over and over. Writes are ordered so that a state cut of
 them (by a fork) counts a unit too many, never one too few.
 
 Rejected: a log of send times (a request that lingers arrives after its unit is back), a token
-bucket (twice the limit in one period), a heap of returns (the k-th in line asks for the k-th).
+bucket (twice the limit in one period).
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any, Final
+from typing import Final
 
 from ..meta import RateLimitSnapshot
-from .learnt import Learnt, WindowSnapshot
+from .claim import ARRIVED, DONE, FRESH, HELD, SENT, Claim, the_rest
+from .learnt import WindowSnapshot
 from .rate_limit import DOCUMENTED_LIMITS, RateLimit
+from .window import NEVER, Window
 
-__all__ = ["DOCUMENTED_LIMITS", "NEVER", "Bucket", "Claim", "RateLimit", "Window", "WindowSnapshot"]
-
-NEVER: Final = 2**63 - 1
-"""Not at a time that is known: a settle decides."""
-
-FRESH, HELD, SENT, DONE = range(4)
+__all__ = [
+    "ARRIVED",
+    "DOCUMENTED_LIMITS",
+    "DONE",
+    "FRESH",
+    "HELD",
+    "NEVER",
+    "SENT",
+    "Bucket",
+    "Claim",
+    "RateLimit",
+    "Window",
+    "WindowSnapshot",
+]
 
 _S: Final = 1_000_000_000
-
-
-class Claim:
-    """What one request takes out of all windows together: units of each dimension."""
-
-    __slots__ = ("came", "costs", "note", "place", "state")
-
-    note: Any  # of whoever watches how the server takes it
-
-    def __init__(self, costs: Mapping[str, int]) -> None:
-        self.costs: Mapping[str, int] = costs
-        self.state: int = FRESH
-        self.came: int = 0  # when it came to wait; 0 if it does not
-        self.place: Any = None  # where a shared store has written it down
-
-
-class Window:
-    """The units of one rate limit: some free, some with a time of return, the others in flight."""
-
-    __slots__ = ("dimension", "free", "hold", "rate", "reserve", "returns")
-
-    def __init__(self, rate: RateLimit, hold: int, reserve: int) -> None:
-        self.rate = rate
-        self.dimension = rate.dimension
-        self.hold = hold
-        self.reserve = reserve
-        self.free = rate.limit
-        self.returns: deque[tuple[int, int]] = deque()
-
-    def advance(self, now: int) -> None:
-        returns = self.returns
-        while returns and returns[0][0] <= now:
-            self.free += returns.popleft()[1]
-
-    def put(self, at: int, cost: int) -> None:
-        returns = self.returns
-        if not returns or returns[-1][0] <= at:
-            returns.append((at, cost))
-        else:
-            insort(returns, (at, cost))
-
-    def free_at(self, units: int) -> int:
-        """When so many are free, if none is taken: 0 for now, NEVER if a settle decides."""
-        missing = units - self.free
-        if missing <= 0:
-            return 0
-        for at, cost in self.returns:
-            missing -= cost
-            if missing <= 0:
-                return at
-        return NEVER
-
-    @property
-    def in_flight(self) -> int:
-        return self.rate.limit - self.free - sum(cost for _, cost in self.returns)
-
-    def narrow(self, rate: RateLimit, reserve: int) -> None:
-        self.free -= self.rate.limit - rate.limit
-        self.rate = rate
-        self.reserve = reserve
-
-    def remember(self, elder: Window, now: int) -> None:
-        """Be as if this window had stood as long as another one of its dimension."""
-        self.free -= elder.in_flight
-        for at, cost in elder.returns:
-            self.free -= cost
-            self.put(at - elder.hold + self.hold, cost)
-        self.advance(now)
-
-    def snapshot(self, now: int, learnt: Learnt | None = None) -> WindowSnapshot:
-        self.advance(now)
-        at = self.free_at(1)
-        return WindowSnapshot(
-            limit=self.rate,
-            used=self.rate.limit - self.free,
-            left=max(0, self.free),
-            next_free_s=None if at == NEVER else max(0, at - now) / _S,
-            learnt=learnt,
-        )
 
 
 class Bucket:
@@ -247,36 +174,48 @@ class Bucket:
         self,
         claim: Claim,
         ub: int,
-        costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,  # noqa: ARG002 - for those who learn
         reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
     ) -> None:
-        """The request had arrived by `ub`, so its units have a time of return. `costs` is what it
-        came to, where that was an estimate: what was too much is given back at once, what was too
-        little becomes a debt (`free` below zero)."""
+        """The request had arrived by `ub`, so what counts on arrival has a time of return. May be
+        called again, when more is known of how the server took it: the first bound stands."""
         if claim.state not in (HELD, SENT):
             return
-        claim.state = DONE
+        claim.state = ARRIVED
         for window in self.windows:
-            held = used = claim.costs.get(window.dimension, 0)
-            if costs is not None:
-                used = max(0, costs.get(window.dimension, held))
-            if used:
-                window.put(ub + window.hold, used)
-            window.free += held - used
+            if window.on_arrival:
+                window.put(ub + window.hold, claim.costs[window.dimension])
 
-    def release(self, claim: Claim, now: int) -> None:
+    def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """The request is over. Held: nothing left this machine, so its units are free again. Sent
-        and never settled: it may still arrive."""
-        if claim.state == SENT:
-            self.settle(claim, now + self._unseen)
-        elif claim.state == HELD:
+        and never settled: it may still arrive. `costs` is what it came to, where that was an
+        estimate: what was too much is given back at once, what was too little becomes a debt
+        (`free` below zero)."""
+        if claim.state == HELD:
             claim.state = DONE
             for window in self.windows:
                 window.free += claim.costs.get(window.dimension, 0)
+            return
+        if claim.state == SENT:
+            now += self._unseen
+            self.settle(claim, now)
+        if claim.state == ARRIVED:
+            claim.state = DONE
+            if len(claim.costs) > 1:
+                self._settle_rest(claim, now, the_rest(claim, costs))
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """The server refused it, for the rate of its requests: nothing to learn here."""
+    def _settle_rest(self, claim: Claim, now: int, came_to: Mapping[str, int]) -> None:
+        for window in self.windows:
+            used = came_to.get(window.dimension, 0)
+            if used:
+                window.put(now + window.hold, used)
+            if not window.on_arrival:
+                window.free += claim.costs.get(window.dimension, 0) - used
+
+    def refused(self, claim: Claim, now: int) -> bool:  # noqa: ARG002 - for those who learn
+        """The server refused it, for the rate of its requests. Whether nothing explains that: the
+        windows hold, so nothing does."""
+        return True
 
     def block(self, until: int) -> None:
         """Let nobody take before `until` and the margin; an earlier block is never shortened."""

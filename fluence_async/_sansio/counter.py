@@ -45,18 +45,16 @@ class History:
         self.counted: list[int] = []
         self.firsts: list[int] = []
 
-    def note(self, first: int, last: int, counted: bool) -> None:
-        """A request arrived somewhen from `first` to `last`, and was surely counted or not."""
-        lasts, firsts = self.lasts, self.firsts
-        if counted and (not lasts or (lasts[-1] <= last and (not firsts or firsts[-1] <= first))):
-            lasts.append(last)  # in order, as mostly
-            self.counted.append(last)
-            firsts.append(first)
-            return
-        insort(lasts, last)
-        if counted:
-            insort(self.counted, last)
-            insort(firsts, first)
+    def note(self, last: int, times: int) -> None:
+        """So many requests had arrived by `last`."""
+        for _ in range(times):
+            _put(self.lasts, last)
+
+    def count(self, first: int, last: int, times: int) -> None:
+        """So many of these, taken at `first`, were surely counted."""
+        for _ in range(times):
+            _put(self.counted, last)
+            _put(self.firsts, first)
 
     def forget(self, before: int) -> None:
         """Drop what arrived before that."""
@@ -64,6 +62,13 @@ class History:
             del self.lasts[: bisect_left(self.lasts, before)]
             gone = bisect_left(self.counted, before)
             del self.counted[:gone], self.firsts[:gone]
+
+
+def _put(times: list[int], at: int) -> None:
+    if not times or times[-1] <= at:  # in order, as mostly
+        times.append(at)
+    else:
+        insort(times, at)
 
 
 class CounterGuard:

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ..meta import RateLimitSnapshot
-from .bucket import HELD, NEVER, SENT, Bucket, Claim
+from .bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim
 from .counter import History
 from .learnt import Learnt, WindowSnapshot
 from .rate_limit import RateLimit
@@ -179,43 +179,46 @@ class LearningBucket(Bucket):
         self,
         claim: Claim,
         ub: int,
-        costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,
         reports: Sequence[RateLimitSnapshot] = (),
     ) -> None:
-        open_ = HELD <= claim.state <= SENT
-        super().settle(claim, ub, costs, accepted, reports)
-        if not open_ or not self.watches:
+        """As of `Bucket`; learns once of each. With `accepted`, `ub` is when the headers came."""
+        before = claim.state
+        super().settle(claim, ub, accepted, reports)
+        if not HELD <= before <= ARRIVED or not self.watches:
             return
-        note = claim.note
-        cost = claim.costs["requests"]
-        self._settled += cost
-        if accepted is False:
-            for watch in self.watches:
-                watch.begun -= cost * watch.gap
-        quiet = type(note) is int  # its take was nothing to learn from
-        history = self._history
-        first = note if quiet else note.taken_at
-        for _ in range(cost):
-            history.note(first, ub, accepted is True)
-        if history.lasts[0] < ub - self._memory:
-            history.forget(ub - self._memory)
-        if accepted is None:
-            return
-        if self._unsure:
+        if before != ARRIVED:
+            claim.arrived, claim.accepted = ub, None
+            self._settled += claim.costs["requests"]
+            self._history.note(ub, claim.costs["requests"])
+            if self._history.lasts[0] < ub - self._memory:
+                self._history.forget(ub - self._memory)
+        if accepted is not None and claim.accepted is None:
+            claim.accepted = accepted
             self._unsure.pop(claim, None)
-        if accepted and quiet:
+            if accepted:
+                self._learn(claim, ub, reports)
+            else:
+                for watch in self.watches:
+                    watch.begun -= claim.costs["requests"] * watch.gap
+
+    def _learn(self, claim: Claim, now: int, reports: Sequence[RateLimitSnapshot]) -> None:
+        note = claim.note
+        quiet = type(note) is int  # its take was nothing to learn from
+        first = note if quiet else note.taken_at
+        self._history.count(first, claim.arrived, claim.costs["requests"])
+        if quiet:
             self._proven_at = max(self._proven_at, note)
             self._pause = 0
-        elif accepted:
-            self._accept(note, ub)
-            if reports:
-                hear(self.watches, reports, note, ub, since=self._taken - note.taken)
-                self._retune()
+            return
+        self._accept(note, claim.arrived)
+        if reports:
+            hear(self.watches, reports, note, now, since=self._taken - note.taken)
+            self._retune()
 
-    def release(self, claim: Claim, now: int) -> None:
+    def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         held = claim.state == HELD
-        super().release(claim, now)
+        super().release(claim, now, costs)
         if held and self.watches:
             cost = claim.costs["requests"]
             self._taken -= cost
@@ -239,40 +242,41 @@ class LearningBucket(Bucket):
         """What was not refused for so long was accepted."""
         while self._unsure and self._sooner(NEVER) <= now:
             claim, _ = self._unsure.popitem(last=False)
-            if claim.state == SENT:
+            if SENT <= claim.state <= ARRIVED:
                 self._accept(claim.note, now)
 
     # ─── refusals ─────────────────────────────────────────────────────────────────────────
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """The server refused it, for the rate of its requests: learn from it, once per salvo."""
+    def refused(self, claim: Claim, now: int) -> bool:
+        """The server refused it: learn from it, once per salvo. Whether nothing explains it."""
         if not self.watches:
-            return
+            return False
         note = claim.note
         if type(note) is int:
             note = Note(note, (), [], taken=0, flying=0)
             note.depths = [watch.depth_at_most(now) for watch in self.watches]
         if note.taken_at <= self._taught_at:
-            return
+            return False
         self._taught_at = now
         if self._proven_at < 0:
             self._hold_back(now)
-            return
+            return False
         if any(not watch.learnt.counter for watch in note.over):
             for watch in self.watches:  # who counts one window so counts all
                 watch.blame_counter()
-            return
+            return False
         pairs = list(zip(self.watches, note.depths, strict=True))
         for surely in (True, False):
             for watch, depth in pairs:
                 if watch.too_deep(depth, surely=surely):
                     watch.shrink(depth, now)
                     self._retune()
-                    return
+                    return False
         fullest = min(self.watches, key=lambda watch: watch.window.free / watch.limit)
         fullest.withhold(now)
         self._withholds = True
         self._hold_back(now)
+        return True
 
     def _hold_back(self, now: int) -> None:
         shortest = self.watches[0].window.hold // 4

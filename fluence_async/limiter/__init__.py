@@ -2,8 +2,9 @@
 
 from .._sansio.learnt import Learnt, WindowSnapshot
 from .._sansio.rate_limit import limiter_name
-from .limiter import Limiter, LimiterSnapshot, Permit
+from .limiter import Limiter, LimiterSnapshot
 from .memory import shared_limiter
+from .permit import Permit
 
 __all__ = [
     "Learnt",

@@ -45,13 +45,14 @@ from .._sansio.limits_file import (
 from ._process import Process, boot_id, is_alive, this_process
 from ._state import StateFile
 
-__all__ = ["Ledger", "Place"]
+__all__ = ["NOTHING", "Ledger", "Place"]
 
 _S = 1_000_000_000
 _UNSEEN_PROCESS = 3600 * _S
 """How long one that cannot be seen is believed to wait for an answer."""
 _LOOK_EVERY = _S // 10
 _AT_ONCE = 1024
+NOTHING: Costs = (0,) * DIMENSIONS
 
 
 class Place(NamedTuple):
@@ -188,14 +189,22 @@ class Ledger:
         """It never left; False if somebody has struck it out already."""
         if not self._stands(place):
             return False
-        self._vacate(place, now)
+        self._leave(place, now, NOTHING)
         return True
 
-    def settle(self, place: Place, now: int, arrived: int, used: Sequence[int]) -> bool:
-        """It had arrived by then, and came to that; False if somebody has struck it out already,
-        or there is no room to write it down, so that it stays in flight."""
+    def settle(
+        self, place: Place, now: int, arrived: int, used: Sequence[int], left: Costs = NOTHING
+    ) -> Place | None:
+        """It had arrived by then, and came to that; `left` of it is still in flight, and where
+        that stands is returned. None if somebody has struck it out already, or there is no room to
+        write it down, so that all of it stays in flight."""
         if not self._stands(place):
-            return False
+            return None
+        if any(used) and not self._append(now, arrived, used):
+            return None
+        return self._leave(place, now, left)
+
+    def _append(self, now: int, arrived: int, used: Sequence[int]) -> bool:
         header = self.header
         if header.head >= RING:
             data = self._file.read(ENTRY_SIZE, entry_at(header.head))
@@ -205,19 +214,22 @@ class Ledger:
         entry = pack_entry(header.epoch, header.head, arrived + header.base, used)
         self._file.write(entry, entry_at(header.head))
         header.head += 1
-        self._vacate(place, now)
         return True
 
     def _stands(self, place: Place) -> bool:
         at = slot_at(place.number)
         return place.version == self._version or self._file.read(SLOT_SIZE, at) == place.slot
 
-    def _vacate(self, place: Place, now: int) -> None:
+    def _leave(self, place: Place, now: int, left: Costs) -> Place:
         header = self.header
-        header.in_flight = list(map(sub, header.in_flight, place.costs))
+        gone = map(sub, place.costs, left)
+        header.in_flight = list(map(sub, header.in_flight, gone))
+        slot = Slot(*self.process, now + header.base, left).pack() if any(left) else NO_SLOT
         self.commit(now)
-        self._file.write(NO_SLOT, slot_at(place.number))
-        self._free.append((place.number, self._version))
+        self._file.write(slot, slot_at(place.number))
+        if slot is NO_SLOT:
+            self._free.append((place.number, self._version))
+        return Place(place.epoch, place.number, left, slot, self._version)
 
     def trim(self, now: int) -> None:
         """Go past the entries that nobody needs any more, so that who begins need not read them."""

@@ -27,6 +27,7 @@ from typing import Any
 
 from .._sansio.bucket import FRESH, NEVER, Claim
 from ..errors import APITimeoutError, FluenceError, LimitWaitError
+from ._early import Early
 from ._park import Home, LoopClosed, home_in, loop_of_task
 from ._queue import Waiter, WaitQueue
 from ._store import Store
@@ -42,13 +43,15 @@ class Line:
     Attributes:
         store: Where the units are.
         clock: Its clock, in ns.
+        early: By when a request has arrived that is not answered; None to believe headers only.
         lock: Held by whoever touches anything here but `change` and `leave`, which take it.
         queue: Who waits.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
+    def __init__(self, store: Store, clock: Callable[[], int], early: Early | None) -> None:
         self.store: Store = store
         self.clock = clock
+        self.early = early
         self._begin()
         _lines.add(self)
 

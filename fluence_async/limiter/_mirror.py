@@ -6,11 +6,12 @@ never of less. What this process writes it notes here itself; what others have w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from .._sansio.bucket import DONE, HELD, NEVER, SENT, Bucket, Claim
+from .._sansio.bucket import ARRIVED, DONE, HELD, NEVER, SENT, Bucket, Claim
+from .._sansio.claim import the_rest
 from .._sansio.limits_file import DIMENSIONS, RING, Costs
-from ._ledger import Ledger, Place
+from ._ledger import NOTHING, Ledger, Place
 
 __all__ = ["Mirror"]
 
@@ -44,7 +45,8 @@ class Mirror:
         windows = self.bucket.windows
         longest = max(window.hold for window in windows)
         counted = [window for window in windows if window.dimension == "requests"]
-        if min(each.rate.limit * -(-longest // each.hold) for each in counted) > RING:
+        entries = 1 + (len(counted) < len(windows))  # at its arrival, and at its end
+        if entries * min(each.rate.limit * -(-longest // each.hold) for each in counted) > RING:
             raise ValueError(
                 f"limits {self.bucket}: more requests in the longest period than a file "
                 f"remembers ({RING}); use limiter='memory'"
@@ -116,33 +118,47 @@ class Mirror:
             for window, cost in theirs:
                 window.free += cost
 
-    def settle(
-        self, claim: Claim, ub: int, costs: Mapping[str, int] | None, ledger: Ledger, now: int
-    ) -> None:
-        """Write that it had arrived by `ub`, and came to `costs`."""
+    def settle(self, claim: Claim, ub: int, ledger: Ledger, now: int) -> None:
+        """Write that it had arrived by `ub`."""
         if claim.state not in (HELD, SENT):
             return
         place: Place = claim.place
+        left = None
         if place.epoch == self.epoch:
-            used: Sequence[int] = place.costs
-            if costs is not None:
-                came_to = self.columns({**claim.costs, **costs})
-                used = [min(max(0, cost), NEVER) for cost in came_to]
-            if ledger.settle(place, now, ub, used):
-                self.bucket.settle(claim, ub, costs)
-                self.note(ledger)
-        claim.state = DONE
-
-    def give_back(self, claim: Claim, unseen: int, ledger: Ledger, now: int) -> None:
-        """Write that it never left; if it did meanwhile, that it may still arrive."""
-        if claim.state == SENT:
-            self.settle(claim, now + unseen, None, ledger, now)
-        elif claim.state == HELD:
-            place: Place = claim.place
-            if place.epoch == self.epoch and ledger.give_back(place, now):
-                self.bucket.release(claim, now)
-                self.note(ledger)
+            requests, *rest = place.costs
+            left = ledger.settle(place, now, ub, (requests, *NOTHING[1:]), (0, *rest))
+        if left is None:
             claim.state = DONE
+            return
+        claim.place = left
+        self.bucket.settle(claim, ub)
+        self.note(ledger)
+
+    def release(
+        self,
+        claim: Claim,
+        unseen: int,
+        costs: Mapping[str, int] | None,
+        ledger: Ledger,
+        now: int,
+    ) -> None:
+        """Write that it is over: that it never left, or may still arrive, or what it came to."""
+        over = now
+        if claim.state == SENT:
+            over += unseen
+            self.settle(claim, over, ledger, now)
+        place: Place = claim.place
+        written: object = None
+        if place.epoch == self.epoch:
+            if claim.state == HELD:
+                written = ledger.give_back(place, now)
+            elif claim.state == ARRIVED and any(place.costs):
+                used = [min(cost, NEVER) for cost in self.columns(the_rest(claim, costs))]
+                written = ledger.settle(place, now, over, used)
+        if written:
+            self.bucket.release(claim, over, costs)
+            self.note(ledger)
+        claim.state = DONE
 
     def bury(self, ledger: Ledger, now: int, unseen: int) -> None:
         """What dead processes had sent may still arrive for a while, and then no more."""

@@ -58,18 +58,22 @@ class Store(Protocol):
         self,
         claim: Claim,
         ub: int,
-        costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,
         reports: Sequence[RateLimitSnapshot] = (),
     ) -> None:
-        """It had arrived by `ub`, and came to `costs`; the server took it or not, as far as that
-        is known, and says what remains."""
+        """It had arrived by `ub`: what counts on arrival has a time of return, and it is ARRIVED.
+        Again with the response's headers, when they come: the server took it or not, and says what
+        remains. That moves no unit, the first `ub` stands; who learns, learns of it once."""
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """The server refused it, for the rate of its requests."""
+    def refused(self, claim: Claim, now: int) -> bool:
+        """The server refused it, for the rate of its requests; whether nothing that is known of
+        the server explains that."""
+        ...
 
-    def release(self, claim: Claim, now: int) -> None:
-        """It is over, however far it came."""
+    def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
+        """It is over, however far it came. Held: all is back at once. Sent and never settled: all
+        is settled, a while from now. Arrived: so is now what counts until the end, with what it
+        came to if `costs` say; one that is only requests needs no release then."""
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`."""

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from .._sansio.bucket import DONE, FRESH, HELD, NEVER, SENT, Bucket, Claim
+from .._sansio.bucket import ARRIVED, DONE, FRESH, HELD, NEVER, SENT, Bucket, Claim
 from .._sansio.learnt import WindowSnapshot
 from .._sansio.limits_file import Damaged, Foreign
 from .._sansio.rate_limit import RateLimit
@@ -128,32 +128,34 @@ class FileStore:
         self,
         claim: Claim,
         ub: int,
-        costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
         reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
     ) -> None:
-        """It had arrived by `ub`, and came to `costs`."""
+        """It had arrived by `ub`."""
         if claim.place is None:
-            self._bucket.settle(claim, ub, costs)
+            self._bucket.settle(claim, ub)
         elif self._ledger is None:
             claim.state = DONE
         elif claim.state in (HELD, SENT):
-            self._write(partial(self._mirror.settle, claim, ub, costs))
+            self._write(partial(self._mirror.settle, claim, ub))
 
-    def refused(self, claim: Claim, now: int) -> None:
+    def refused(self, claim: Claim, now: int) -> bool:
         """The server refused it, for the rate of its requests."""
+        return self._bucket.refused(claim, now)
 
-    def release(self, claim: Claim, now: int) -> None:
+    def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
         if claim.state == FRESH:
             if claim is self._turns.waiting:
                 self._write(self._turns.leave)
         elif claim.place is None:
-            self._bucket.release(claim, now)
-        elif claim.state == HELD and self._ledger is not None:
-            self._write(partial(self._mirror.give_back, claim, self._unseen))
-        else:
-            self.settle(claim, now + self._unseen)
+            self._bucket.release(claim, now, costs)
+        elif self._ledger is None:
+            claim.state = DONE
+        elif claim.state == ARRIVED and len(claim.costs) == 1:
+            claim.state = DONE  # nothing of it is in flight
+        elif claim.state != DONE:
+            self._write(partial(self._mirror.release, claim, self._unseen, costs))
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`."""

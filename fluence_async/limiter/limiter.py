@@ -2,8 +2,8 @@
 
 Law: lane by lane, first come first served, and no small cost overtakes a large one. Who finds
 nobody ahead and units free goes on without a pause. Cancelled anywhere, a call leaves nothing: no
-unit, no place in the queue. A permit that nobody holds any more is released. A limiter may be used
-by any number of loops, threads and sessions at once, and outlives them.
+unit, no place in the queue. A limiter may be used by any number of loops, threads and sessions at
+once, and outlives them.
 """
 
 from __future__ import annotations
@@ -11,104 +11,28 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from anyio import WouldBlock
 
-from .._sansio.bucket import DONE, FRESH, Bucket, Claim
+from .._sansio.bucket import FRESH, Bucket
 from .._sansio.learning import LearningBucket
 from .._sansio.learnt import LimiterSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
-from ..meta import RateLimitSnapshot
+from ._early import Early
 from ._line import Line
 from ._process import boot_clock
 from .file import open_store
+from .permit import Permit
 
-__all__ = ["Limiter", "LimiterSnapshot", "Permit"]
+__all__ = ["Limiter", "LimiterSnapshot", "Policy"]
 
 _S = 1_000_000_000
 Policy = Literal["any", "any-strict", "window"]
 _POLICIES: Final = ("any", "any-strict", "window")
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
-
-
-class Permit(Claim):
-    """The right to send one request. From `Limiter.acquire`; `release` it in a `finally`.
-
-    All methods return at once, and may be called in any state, any order and any number of times.
-
-    Attributes:
-        waited_s: How long the limiter let the call wait, in seconds.
-    """
-
-    __slots__ = ("_line", "_store", "waited_s")
-
-    def __init__(self, line: Line, costs: Mapping[str, int]) -> None:
-        self.costs = costs
-        self.state = FRESH
-        self.came = 0
-        self.place: Any = None
-        self.waited_s: float = 0.0
-        self._line = line
-        self._store = line.store  # after a fork the line has another
-
-    @property
-    def learns(self) -> bool:
-        """Whether its limiter makes use of what the response's headers say of the limits."""
-        return self._store.learns
-
-    def sent(self) -> None:
-        """The first byte may have left this machine: the unit cannot be given back any more."""
-        self._store.sent(self)
-
-    def settle(
-        self,
-        *,
-        costs: Mapping[str, int] | None = None,
-        accepted: bool = True,
-        reports: Sequence[RateLimitSnapshot] = (),
-    ) -> None:
-        """The response's headers are here, so the request has arrived: the unit comes back one
-        period from now.
-
-        Args:
-            costs: What it came to, where a dimension's cost was an estimate.
-            accepted: Whether the status is another than 429.
-            reports: What the headers say remains of the limits.
-        """
-        if FRESH < self.state < DONE:
-            line = self._line
-            line.change(self._store.settle, self, line.clock(), costs, accepted, reports)
-
-    def refused(self, retry_after_s: float | None = None, *, for_rate: bool = True) -> None:
-        """The server answered 429: the limiter learns from it, and all who share it pause once,
-        for as long as the server asks.
-
-        Args:
-            retry_after_s: What Retry-After says; None if it says nothing that is to be kept to.
-            for_rate: False for a quota that is used up, from which there is nothing to learn.
-        """
-        self.settle(accepted=False)
-        line = self._line
-        if retry_after_s is not None:
-            line.change(self._store.block, line.clock() + round(retry_after_s * _S))
-        if for_rate and self.state == DONE:
-            line.change(self._store.refused, self, line.clock())
-
-    def release(self) -> None:
-        """The request is over. If nothing was sent, its unit is free again at once; if it was sent
-        and never settled, it may still arrive, and the unit comes back that much later."""
-        if FRESH < self.state < DONE:
-            self._line.change(self._store.release, self, self._line.clock())
-
-    def __del__(self) -> None:
-        if FRESH < self.state < DONE:
-            self.release()
-
-    def __repr__(self) -> str:
-        return f"<Permit {('waiting', 'held', 'sent', 'done')[self.state]}>"
 
 
 class Limiter:
@@ -123,6 +47,10 @@ class Limiter:
             `"any-strict"`: the same, and nothing is tried that a sliding counter could refuse.
         path: A file, through which all limiters of this machine with that path count together; it
             remembers what they sent. With `policy="window"` only.
+        strict: Let a unit come back a period after its response's headers, and never earlier: for
+            a server that keeps requests waiting before it counts them. Otherwise also after the
+            server's kernel has all of the request (`Permit.delivered`), or the headers say for how
+            long the server was at it.
         clock: Nanoseconds that never go back; with a path, the same for all processes.
         reserve: The share of each window that only lane 0 may use.
         margin_s: Added to every period and every pause, in seconds: rounding of stamps.
@@ -151,6 +79,7 @@ class Limiter:
         *,
         policy: Policy = "window",
         path: str | os.PathLike[str] | None = None,
+        strict: bool = False,
         clock: Callable[[], int] | None = None,
         reserve: float = 0.06,
         margin_s: float = 0.05,
@@ -176,7 +105,7 @@ class Limiter:
         )
         clock = clock or (time.monotonic_ns if path is None else boot_clock())
         shared = path is not None and open_store(path, bucket, unseen, clock)
-        self._line = Line(shared or bucket, clock)
+        self._line = Line(shared or bucket, clock, None if strict else Early())
 
     async def acquire(
         self,

@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
 from ._base import Request
+from ._delivery import Deliveries, unacknowledged
 from ._lifetime import KEEPALIVE_S
 
 __all__ = ["Connector", "Line", "Outgoing", "Reader"]
@@ -27,6 +28,10 @@ __all__ = ["Connector", "Line", "Outgoing", "Reader"]
 _LEAKS_TLS = sys.version_info < (3, 12, 8) or (3, 13) <= sys.version_info < (3, 13, 1)
 
 _READ_SIZE = 64 * 1024
+
+# So much the kernel takes at once of a request on an idle connection. Of more, asyncio may keep
+# back up to 64 KiB below its TLS, of which nobody tells, until it finds the kernel's queue empty.
+_AT_ONCE = 16 * 1024
 
 
 class Reader(Protocol):
@@ -60,27 +65,56 @@ class Line:
 
 
 class Outgoing(aiohttp.Payload):
-    """A request's body, which says when it is sent; `line` is the connection it was given."""
+    """A request's body, which says when it is sent, and when it is delivered.
 
-    def __init__(self, request: Request) -> None:
+    Attributes:
+        request: The request.
+        line: The connection that it was given.
+    """
+
+    def __init__(self, request: Request, deliveries: Deliveries | None) -> None:
         super().__init__(request.body)
+        self.request = request
         self.line: Line | None = None
-        self._request = request
+        self._deliveries = deliveries
+        self._empty = 0
 
     @property
     def size(self) -> int:
-        return len(self._request.body)
+        return len(self.request.body)
 
     @property
     def autoclose(self) -> bool:
         return True
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._request.body.decode(encoding, errors)
+        return self.request.body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self._request.on_sent()
-        await writer.write(self._request.body)  # the head goes out with it
+        self.request.on_sent()
+        await writer.write(self.request.body)  # the head goes out with it
+        if self._deliveries is not None and self.request.body:  # not if it was answered meanwhile
+            self._deliveries.watch(self)
+
+    def is_delivered(self) -> bool:
+        """See `OnItsWay`."""
+        assert self.line is not None
+        transport = self.line.transport
+        if (
+            transport.is_closing()
+            or transport.get_write_buffer_size()
+            or unacknowledged(transport.get_extra_info("socket"))
+        ):
+            self._empty = 0
+            return False
+        self._empty += 1
+        return self._empty > (len(self.request.body) > _AT_ONCE)
+
+    def over(self) -> None:
+        """It is answered, or has failed."""
+        deliveries, self._deliveries = self._deliveries, None
+        if deliveries is not None:
+            deliveries.forget(self)
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
@@ -176,7 +210,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _read_little(transport: Any) -> None:
-    """asyncio reads into 256 KiB, which malloc maps and unmaps anew for every read (9 µs, against
-    1 µs below its threshold of 128 KiB), until the process has once freed a block as large."""
+    """The 256 KiB that asyncio reads into, malloc maps and unmaps for every read (9 µs, against
+    1 µs below its threshold of 128 KiB) until the process has once freed a block as large."""
     if hasattr(transport, "max_size"):  # uvloop reads in its own way
         transport.max_size = _READ_SIZE

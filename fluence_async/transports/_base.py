@@ -37,7 +37,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One POST. `headers` may hold a `str` subclass that redacts its own repr; it goes out as
     it is. `connect_timeout` covers resolving, TCP and TLS, in seconds; None for no bound.
     `deadline` is when the response's whole head must be here, on `Transport.clock`. `on_sent` is
-    called once, at the moment from which bytes may leave this machine."""
+    called once, at the moment from which bytes may leave this machine. `on_delivered` is called at
+    most once, after that and before `send` is over: the kernel of the server that `url` names has
+    acknowledged every byte. Where that cannot be known (through a proxy, elsewhere than on Linux)
+    it is never called. Neither may raise."""
 
     url: str
     headers: Mapping[str, str]
@@ -45,6 +48,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout: float | None = None
     deadline: float = math.inf
     on_sent: Callable[[], None] = lambda: None
+    on_delivered: Callable[[], None] | None = None
 
 
 class Response(Protocol):

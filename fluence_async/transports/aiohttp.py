@@ -13,7 +13,7 @@ import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import aiohttp
 from aiohttp import http_parser
@@ -30,6 +30,7 @@ from ._base import (
     SendTimeout,
     TransportError,
 )
+from ._delivery import EVERY_S, Deliveries
 from ._failures import authority, brief, connecting_failed
 from ._head import read_head
 from ._inflate import decoded
@@ -80,6 +81,7 @@ class AiohttpTransport:
             max_headers=_MAX_FIELDS,
         )
         self._watchdog = Watchdog(self._loop)
+        self._deliveries = Deliveries(partial(self._loop.call_later, EVERY_S))
         self._closed = False
         self._guard = before_the_loop_ends(self._close)
 
@@ -92,7 +94,9 @@ class AiohttpTransport:
         """Send `request`, return once the response's headers are here; see `Transport.send`."""
         if self._closed:
             raise RuntimeError("the transport is closed")
-        body = Outgoing(request)
+        proxy = self._proxies.for_url(request.url)
+        heard = request.on_delivered is not None and proxy is None
+        body = Outgoing(request, self._deliveries if heard else None)
         sending = _Sending(request.deadline)
         self._watchdog.watch(sending)
         try:
@@ -102,7 +106,7 @@ class AiohttpTransport:
                 headers=request.headers,
                 skip_auto_headers=_unwanted(tuple(request.headers)),
                 timeout=_timeout(request.connect_timeout),
-                proxy=self._proxies.for_url(request.url),
+                proxy=proxy,
                 allow_redirects=False,
             )
         except BaseException as error:
@@ -116,6 +120,7 @@ class AiohttpTransport:
             raise failure from None if isinstance(failure, ProtocolViolated) else error
         finally:
             self._watchdog.forget(sending)
+            body.over()
         assert body.line is not None
         try:
             headers = read_head(request.url, answer.status, answer.raw_headers)
@@ -138,6 +143,7 @@ class AiohttpTransport:
         self._closed = True
         self._connector.abort()
         self._watchdog.close()
+        self._deliveries.close()
         await self._session.close()
 
     def abandon(self) -> None:

@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
 
 import httpcore2
 import trio
@@ -28,9 +27,11 @@ from ._base import (
     SendTimeout,
     TransportError,
 )
+from ._delivery import Deliveries
 from ._failures import authority, brief, connecting_failed
 from ._head import read_head, write_head
 from ._httpcore_pool import Line, Pool, Way
+from ._httpcore_progress import Progress, later
 from ._inflate import decoded
 from ._lifetime import before_the_loop_ends, close_here, dismiss
 from ._proxies import Proxies
@@ -59,6 +60,7 @@ class HttpcoreTransport:
     ) -> None:
         self._proxies = Proxies(trust_env=trust_env)
         self._pool = Pool(max_connections, ssl_context)
+        self._deliveries = Deliveries(later)
         self._alive: set[_Response] = set()  # or a dropped one's generators would close at once
         self._closed = False
         self._guard = before_the_loop_ends(self._close)
@@ -72,8 +74,14 @@ class HttpcoreTransport:
         """Send `request`, return once the response's headers are here; see `Transport.send`."""
         if self._closed:
             raise RuntimeError("the transport is closed")
+        proxy = self._proxies.for_url(request.url)
+        told = request.on_delivered is not None and proxy is None
         with trio.CancelScope(deadline=request.deadline) as scope:
-            return await self._send(request, _Progress(request, scope))
+            progress = Progress(request, scope, self._deliveries if told else None)
+            try:
+                return await self._send(request, proxy, progress)
+            finally:
+                self._deliveries.forget(progress)
         if scope.deadline < request.deadline:
             raise ConnectTimeout(
                 f"connecting to {authority(request.url)} took longer than"
@@ -81,7 +89,7 @@ class HttpcoreTransport:
             )
         raise SendTimeout(f"{authority(request.url)} did not answer in time")
 
-    async def _send(self, request: Request, progress: _Progress) -> Response:
+    async def _send(self, request: Request, proxy: str | None, progress: Progress) -> Response:
         outgoing = httpcore2.Request(
             "POST",
             _parsed(request.url),
@@ -90,7 +98,7 @@ class HttpcoreTransport:
             extensions={"trace": progress},
         )
         try:
-            line = progress.line = await self._pool.acquire(self._way(outgoing.url, request.url))
+            line = progress.line = await self._pool.acquire(_way(outgoing.url, proxy))
             try:
                 answer = await line.connection.handle_async_request(outgoing)
                 headers = read_head(request.url, answer.status, answer.headers)
@@ -109,9 +117,6 @@ class HttpcoreTransport:
         self._alive.discard(response)
         self._pool.release(response.line)
 
-    def _way(self, url: httpcore2.URL, text: str) -> Way:
-        return url.scheme, url.host, url.port, self._proxies.for_url(text)
-
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
         try:
@@ -121,6 +126,7 @@ class HttpcoreTransport:
 
     async def _close(self) -> None:
         self._closed = True
+        self._deliveries.close()
         self._pool.close()
         with trio.CancelScope(shield=True):  # it waits for no network
             while self._alive:
@@ -131,38 +137,6 @@ class HttpcoreTransport:
         self._closed = True
         self._pool.abandon()
         dismiss(self._guard)
-
-
-class _Progress:
-    """What httpcore2 tells of one request on its way.
-
-    Attributes:
-        line: The connection, once it is chosen.
-        sent: Some of the request may have left.
-    """
-
-    def __init__(self, request: Request, scope: trio.CancelScope) -> None:
-        self.line: Line | None = None
-        self.sent = False
-        self._request = request
-        self._scope = scope
-
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        """httpcore2's `trace` extension."""
-        if event == "connection.connect_tcp.started":
-            if (timeout := self._request.connect_timeout) is not None:
-                self._scope.deadline = min(trio.current_time() + timeout, self._request.deadline)
-        elif event == "connection.connect_tcp.complete":
-            assert self.line is not None
-            self.line.socket = info["return_value"].get_extra_info("socket")
-        elif (
-            event == "http11.send_request_headers.started"
-            and info["request"].method == b"POST"  # not the CONNECT that opens a tunnel
-            and not self._scope.cancel_called  # else nothing leaves any more
-        ):
-            self._scope.deadline = self._request.deadline
-            self.sent = True
-            self._request.on_sent()
 
 
 class _Response:
@@ -253,8 +227,12 @@ class _Response:
             await self._close()
 
 
+def _way(url: httpcore2.URL, proxy: str | None) -> Way:
+    return url.scheme, url.host, url.port, proxy
+
+
 def _sending_failed(
-    request: Request, progress: _Progress, error: Exception
+    request: Request, progress: Progress, error: Exception
 ) -> TransportError | ValueError:
     """What the seam calls an error of httpcore2; one of its parser does not go along."""
     where = authority(request.url)

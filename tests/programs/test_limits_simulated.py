@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from random import Random
+
 import pytest
 
+from benchmarks.limits.networks import Way
 from benchmarks.limits.ours import Ours
-from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, broken, promised
+from benchmarks.limits.peers import Limits
+from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, SMALL, Scene, broken, long_run, promised
 from benchmarks.limits.servers import SERVERS
-from benchmarks.limits.world import ideal
+from benchmarks.limits.world import S, World, ideal
+from fluence_async._sansio.claim import Claim
+from fluence_async.limiter._early import Early
 
 
 @pytest.mark.parametrize("first", range(0, 240, 60))
@@ -18,7 +25,7 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
 
 
 @pytest.mark.parametrize("kind", AS_PROMISED)
-@pytest.mark.parametrize("network", ["jittered", "bursty"])
+@pytest.mark.parametrize("network", ["jittered", "bursty", "slow headers"])
 def test_servers_that_keep_to_their_limits_refuse_nothing_and_cost_no_time(
     kind: str, network: str
 ) -> None:
@@ -27,6 +34,73 @@ def test_servers_that_keep_to_their_limits_refuse_nothing_and_cost_no_time(
     assert promised(DOCUMENTED, 3000) / outcome.makespan >= 0.99
     assert outcome.busiest(60) <= 100
     assert outcome.busiest(3600) <= 1000
+
+
+# ─── answers that take up to a minute ─────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("policy", ["any", "window"])
+@pytest.mark.parametrize("kind", AS_PROMISED)
+@pytest.mark.parametrize("limits", [DOCUMENTED, DOCUMENTED[:1]], ids=len)
+def test_slow_answers_do_not_hold_the_rate_down(limits: Limits, kind: str, policy: str) -> None:
+    scene = Scene(kind, "slow headers", seed=7, limits=tuple(limits))
+    outcome = scene.run(partial(Ours, policy=policy), 3000)
+    assert not outcome.refused
+    assert long_run(outcome, limits) >= 0.99
+
+
+def test_without_a_kernel_that_tells_they_do() -> None:
+    class Deaf(Ours):
+        def delivered(self, claim: Claim, now: int) -> None: ...
+
+    scene = Scene("sliding log", "slow headers", seed=7, limits=((100, 60.0),))
+    assert 0.6 < long_run(scene.run(Deaf, 3000), DOCUMENTED[:1]) < 0.7
+
+
+@pytest.mark.parametrize("kind", AS_PROMISED)
+def test_slow_answers_cost_no_refusal_whatever_the_seed(kind: str) -> None:
+    for seed in range(40):
+        scene = Scene(kind, "slow headers", seed=seed, limits=tuple(SMALL))
+        for policy in ("any", "window"):
+            assert not scene.run(partial(Ours, policy=policy), 120).refused, (seed, policy)
+
+
+def queued(chance: Random) -> Way:
+    """A server that counts every other request two seconds after its kernel has it."""
+    wait = chance.choice([0, 2])
+    return Way(0.05 + wait, chance.uniform(1, 60), 0.05, 0.1 - wait)
+
+
+class NeverToBlame(Early):
+    def blame(self, now: int, period: int) -> None: ...
+
+
+def test_a_server_that_queues_before_it_counts_is_met_with_a_longer_grace() -> None:
+    def refused(early: Early | None) -> int:
+        ours = Ours([(100, 60.0)], "window")
+        ours.early = early
+        return len(World(ours, scene.server(), queued, seed=7).run(3000).refused)
+
+    scene = Scene("sliding log", "slow headers", seed=7, limits=((100, 60.0),))
+    early = Early()
+    assert 0 < refused(early) <= 40
+    assert early.grace >= 2 * S
+    assert refused(NeverToBlame()) > 90
+    assert refused(None) == 0
+
+
+def test_what_is_settled_when_it_is_sent_meets_refusals() -> None:
+    class Hasty(Ours):
+        def take(self, now: int) -> tuple[Claim | None, int]:
+            claim, wake = super().take(now)
+            if claim is not None:
+                self.delivered(claim, now)
+            return claim, wake
+
+    assert Scene("sliding log", "bursty", seed=7).run(partial(Hasty, policy="window")).refused
+
+
+# ─── servers that count otherwise ─────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("kind", sorted({*SERVERS} - {*AS_PROMISED}))

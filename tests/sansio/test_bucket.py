@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluence_async._sansio.bucket import (
+    ARRIVED,
     DOCUMENTED_LIMITS,
     DONE,
     FRESH,
@@ -58,6 +59,10 @@ def settle(of: Bucket, claim: Claim) -> None:
     of.settle(claim, 0)
 
 
+def settle_later(of: Bucket, claim: Claim) -> None:
+    of.settle(claim, S, True)
+
+
 def release(of: Bucket, claim: Claim) -> None:
     of.release(claim, 0)
 
@@ -67,17 +72,20 @@ def release(of: Bucket, claim: Claim) -> None:
     [
         ((nothing,), HELD, None),
         ((sent,), SENT, None),
-        ((settle,), DONE, ONE_HOLD_LATER),
+        ((settle,), ARRIVED, ONE_HOLD_LATER),
         ((release,), DONE, AT_ONCE),
         ((sent, sent), SENT, None),
-        ((sent, settle), DONE, ONE_HOLD_LATER),
+        ((sent, settle), ARRIVED, ONE_HOLD_LATER),
         ((sent, release), DONE, GRACE_LATER),
-        ((settle, sent), DONE, ONE_HOLD_LATER),
-        ((settle, settle), DONE, ONE_HOLD_LATER),
+        ((settle, sent), ARRIVED, ONE_HOLD_LATER),
+        ((settle, settle), ARRIVED, ONE_HOLD_LATER),
+        ((settle, settle_later), ARRIVED, ONE_HOLD_LATER),
         ((settle, release), DONE, ONE_HOLD_LATER),
+        ((sent, settle, release), DONE, ONE_HOLD_LATER),
         ((release, sent), DONE, AT_ONCE),
         ((release, settle), DONE, AT_ONCE),
         ((release, release), DONE, AT_ONCE),
+        ((settle, release, settle), DONE, ONE_HOLD_LATER),
     ],
 )
 def test_a_claims_life(
@@ -204,18 +212,49 @@ def test_a_reserve_is_rounded_down() -> None:
 # ─── settling ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_estimate_that_was_too_high_is_given_back_at_the_settle() -> None:
+BOTH = {"requests": 1, "tokens": 80}
+
+
+def test_what_counts_until_the_end_is_in_flight_until_then() -> None:
     of = bucket("9/minute", "100 tokens/minute")
-    claim = taken(of, 0, {"requests": 1, "tokens": 80})
-    of.settle(claim, 0, {"tokens": 30})
+    claim = taken(of, 0, BOTH)
+    of.settle(claim, 0)
+    assert left(of, HOLD) == [9, 20]
+    assert of.take(Claim(BOTH), HOLD) == NEVER
+    of.release(claim, HOLD)
+    assert left(of, HOLD) == [9, 20]
+    assert left(of, 2 * HOLD) == [9, 100]
+
+
+def test_what_was_never_answered_is_settled_as_a_whole() -> None:
+    of = bucket("9/minute", "100 tokens/minute")
+    claim = taken(of, 0, BOTH)
+    of.sent(claim)
+    of.release(claim, 0)
+    assert left(of, GRACE_LATER - 1) == [8, 20]
+    assert left(of, GRACE_LATER) == [9, 100]
+
+
+def test_what_was_never_sent_is_free_as_a_whole() -> None:
+    of = bucket("9/minute", "100 tokens/minute")
+    of.release(taken(of, 0, BOTH), 0, {"tokens": 90})
+    assert left(of, 0) == [9, 100]
+
+
+def test_an_estimate_that_was_too_high_is_given_back_at_the_end() -> None:
+    of = bucket("9/minute", "100 tokens/minute")
+    claim = taken(of, 0, BOTH)
+    of.settle(claim, 0)
+    of.release(claim, 0, {"tokens": 30})
     assert left(of, 0) == [8, 70]
     assert left(of, HOLD) == [9, 100]
 
 
 def test_an_estimate_that_was_too_low_becomes_a_debt() -> None:
     of = bucket("9/minute", "100 tokens/minute")
-    claim = taken(of, 0, {"requests": 1, "tokens": 80})
-    of.settle(claim, 0, {"tokens": 130})
+    claim = taken(of, 0, BOTH)
+    of.settle(claim, 0)
+    of.release(claim, 0, {"tokens": 130})
     (_, tokens) = of.snapshot(0)
     assert (tokens.used, tokens.left) == (130, 0)
     assert of.take(Claim({"requests": 1, "tokens": 1}), 0) == HOLD
@@ -225,7 +264,9 @@ def test_an_estimate_that_was_too_low_becomes_a_debt() -> None:
 @pytest.mark.parametrize("usage", [0, -5])
 def test_what_came_to_nothing_leaves_nothing(usage: int) -> None:
     of = bucket("9/minute", "100 tokens/minute")
-    of.settle(taken(of, 0, {"requests": 1, "tokens": 80}), 0, {"tokens": usage})
+    claim = taken(of, 0, BOTH)
+    of.settle(claim, 0)
+    of.release(claim, 0, {"tokens": usage, "requests": 0})
     assert left(of, 0) == [8, 100]
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fluence_async._sansio.bucket import FRESH, HELD, NEVER, SENT, Bucket, Claim, RateLimit
+from fluence_async._sansio.bucket import ARRIVED, FRESH, HELD, NEVER, SENT, Bucket, Claim, RateLimit
 
 S = 1_000_000_000
 ONE = {"requests": 1}
@@ -112,6 +112,22 @@ class Traffic(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.open((SENT,))))
         self.of.settle(request.claim, self.now)
         request.last = self.now
+
+    @precondition(lambda self: self.open((SENT,)))
+    @rule(data=st.data(), grace=st.integers(-S, S))
+    def be_delivered(self, data: st.DataObject, grace: int) -> None:
+        request = data.draw(st.sampled_from(self.open((SENT,))))
+        request.last = max(request.first, self.now + grace)
+        self.of.settle(request.claim, int(request.last))
+
+    @precondition(lambda self: self.open((ARRIVED,)))
+    @rule(data=st.data())
+    def be_answered_or_end(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(self.open((ARRIVED,))))
+        if data.draw(st.booleans()):
+            self.of.settle(request.claim, self.now, True)
+        else:
+            self.of.release(request.claim, self.now)
 
     @precondition(lambda self: self.open((HELD, SENT)))
     @rule(data=st.data())

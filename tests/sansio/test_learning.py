@@ -32,12 +32,12 @@ def all_that_go(of: LearningBucket, now: int) -> list[Claim]:
 
 def answer(of: LearningBucket, claims: list[Claim], now: int, **said: object) -> None:
     for claim in claims:
-        of.settle(claim, now, None, True, **said)  # type: ignore[arg-type]
+        of.settle(claim, now, True, **said)  # type: ignore[arg-type]
 
 
 def refuse(of: LearningBucket, claims: list[Claim], now: int) -> None:
     for claim in claims:
-        of.settle(claim, now, None, False)
+        of.settle(claim, now, False)
         of.refused(claim, now)
 
 
@@ -139,13 +139,13 @@ def test_what_somebody_else_used_is_left_to_them_until_the_reset() -> None:
     answer(of, all_that_go(of, 0), 1, reports=remaining(99))
     (claim,) = all_that_go(of, 2)[:1]
     free = of.snapshot(2)[0].left
-    of.settle(claim, 3, None, True, remaining(0, reset_s=5.0))
+    of.settle(claim, 3, True, remaining(0, reset_s=5.0))
     assert of.snapshot(3)[0].left == free  # all are in flight: nothing says that others took any
     other = bucket("100/minute")
     answer(other, all_that_go(other, 0), 1, reports=remaining(99))
     claim = Claim(ONE)
     assert other.take(claim, 2) == 0
-    other.settle(claim, 3, None, True, remaining(40, reset_s=5.0))
+    other.settle(claim, 3, True, remaining(40, reset_s=5.0))
     assert other.snapshot(3)[0].left == 40
     assert other.snapshot(6 * S)[0].left == 98
 
@@ -215,7 +215,7 @@ def test_an_heir_has_nothing_in_flight_and_knows_what_was_learnt() -> None:
     answer(of, all_that_go(of, 0), 1, reports=remaining(9))
     flying = all_that_go(of, 2)
     heir = of.inherit(3)
-    of.settle(flying[0], 4, None, True)
+    of.settle(flying[0], 4, True)
     of.release(flying[1], 4)
     assert heir.snapshot(4)[0].left == 99 - len(flying)
     assert learnt(heir).reported
@@ -255,3 +255,72 @@ def test_a_nonsense_header_changes_nothing(headers: dict[str, str]) -> None:
     answer(told, all_that_go(told, 0), 1, reports=rate_reports(headers, now=1.7e9))
     assert told.snapshot(1) == plain.snapshot(1)
     assert len(all_that_go(told, 2)) == len(all_that_go(plain, 2))
+
+
+# ─── arrived before it was answered ───────────────────────────────────────────────────────
+
+
+def test_what_arrived_is_learnt_of_when_its_answer_is_there_and_once() -> None:
+    early, late = bucket("100/minute"), bucket("100/minute")
+    for of in (early, late):
+        (claim,) = all_that_go(of, 0)
+        if of is early:
+            of.settle(claim, 1)
+            assert learnt(of).proven == 0
+            assert of.snapshot(1)[0].used == 1
+        of.settle(claim, 5, True, remaining(99))
+    before = early.watches[0].begun
+    early.settle(claim, 9, True, remaining(10))
+    early.settle(claim, 9, False)
+    assert early.watches[0].begun == before
+    assert learnt(early) == learnt(late)
+    assert learnt(early).reported
+    assert len(all_that_go(early, 10)) == len(all_that_go(late, 10)) == 99
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_refusal_that_is_told_twice_is_one(times: int) -> None:
+    of = bucket("100/minute")
+    answer(of, all_that_go(of, 0), 1)
+    claim, *_ = all_that_go(of, 2)
+    before = of.watches[0].begun
+    of.settle(claim, 3)
+    for _ in range(times):
+        of.settle(claim, 4, False)
+    assert of.watches[0].begun == before - of.watches[0].gap
+
+
+def test_a_unit_that_arrived_is_not_given_back_by_its_refusal() -> None:
+    of = bucket("100/minute")
+    answer(of, all_that_go(of, 0), 1)
+    claims = all_that_go(of, 2)
+    for claim in claims:
+        of.settle(claim, 3)
+    refuse(of, claims, 4)
+    assert of.snapshot(5)[0].used >= 1 + len(claims)
+    assert of.snapshot(3 + 61 * S)[0].used <= learnt(of).withheld
+
+
+def test_what_arrived_and_was_not_refused_for_a_second_was_accepted() -> None:
+    of = bucket("100/minute")
+    (claim,) = all_that_go(of, 0)
+    of.settle(claim, 1)
+    assert not all_that_go(of, S // 2)
+    assert all_that_go(of, S + 1)
+
+
+def test_a_refusal_is_explained_by_what_it_teaches() -> None:
+    """By a burst that was too deep; but not by somebody else's use of the key."""
+    fresh = bucket("10/minute")
+    answer(fresh, all_that_go(fresh, 0), 0)
+    claims = all_that_go(fresh, 1)
+    for claim in claims:
+        fresh.settle(claim, 2, False)
+    assert [fresh.refused(claim, 2) for claim in claims] == [False] * len(claims)
+    of = bucket("100/minute")
+    answer(of, all_that_go(of, 0), 1, reports=remaining(99))
+    answer(of, all_that_go(of, 2), 3)
+    first, second, *_ = all_that_go(of, 70 * S)
+    for claim, explained in ((first, False), (second, True)):
+        of.settle(claim, 70 * S, False)
+        assert of.refused(claim, 70 * S) is not explained

@@ -102,6 +102,7 @@ class Callers:
             self.served.append((name, round(anyio.current_time() - self.begun, 4)))
             if settle:
                 permit.settle()
+                permit.release()
 
 
 @asynccontextmanager

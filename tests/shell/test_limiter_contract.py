@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Nothing:
 
     def settle(self) -> None: ...
 
-    def release(self) -> None: ...
+    def release(self, costs: Mapping[str, int] | None = None) -> None: ...
 
 
 class Open:
@@ -99,7 +99,7 @@ class Backwards:
         self._out = True
         return self
 
-    def release(self) -> None:
+    def release(self, costs: Mapping[str, int] | None = None) -> None:
         self._out = bool(self._waiting)
         if self._waiting:
             self._waiting.pop().set()
@@ -149,6 +149,7 @@ BREACHES: list[tuple[str, Factory]] = [
     ("a_permit_bears_any_call_in_any_order", shut),
     ("a_cost_that_never_fits_is_refused", broken(Sloppy)),
     ("other_costs_are_counted_too", broken(Sloppy)),
+    ("other_costs_are_in_flight_until_the_end", broken(Sloppy)),
     ("all_windows_hold_together", opened),
     ("many_tasks_never_pass_the_limit", opened),
     ("limiters_of_one_name_share_their_units", alone),

@@ -21,7 +21,7 @@ import pytest
 
 from fluence_async import FluenceSession
 from fluence_async._sansio import limits_file
-from fluence_async._sansio.bucket import DONE, NEVER, Bucket, Claim
+from fluence_async._sansio.bucket import ARRIVED, NEVER, Bucket, Claim
 from fluence_async._sansio.limits_file import FILE_SIZE, SLOTS, SLOTS_AT, entry_at, slot_at
 from fluence_async._sansio.rate_limit import read_limits
 from fluence_async.limiter import Limiter, _ledger, _mirror, limiter_name, memory
@@ -146,14 +146,15 @@ def test_a_ring_that_is_full_forgets_nothing_that_counts(
     path: Path, time_: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (limits_file, _ledger, _mirror):
-        monkeypatch.setattr(module, "RING", 64)
+        monkeypatch.setattr(module, "RING", 128)
     of_tokens = ("50/hour", "1000 tokens/hour")
     talker = store(path, time_, *of_tokens)
     for _ in range(10):
         claim = Claim({"requests": 1, "tokens": 100})
         assert talker.take(claim, time_.boot, 0) == 0
         talker.settle(claim, time_.boot)
-    for _ in range(3):
+        talker.release(claim, time_.boot)
+    for _ in range(5):
         time_.go(61)
         send(store(path, time_, "60/minute"), time_, 25)
     assert free(store(path, time_, *of_tokens), time_) == [0, 0]
@@ -171,7 +172,8 @@ def test_limits_with_other_windows_and_dimensions_share_a_file(path: Path, time_
     claim = Claim({"requests": 1, "tokens": 60})
     assert other.take(claim, time_.boot, 0) == 0
     send(one, time_, 3)
-    other.settle(claim, time_.boot, {"tokens": 80})
+    other.settle(claim, time_.boot)
+    other.release(claim, time_.boot, {"tokens": 80})
     assert free(one, time_) == [6, 16]
     assert free(other, time_) == [1, 20]
     assert free(store(path, time_, "100 tokens/hour", "9/hour"), time_) == [20, 5]
@@ -269,34 +271,43 @@ class Killed(BaseException):
     """Between two writes."""
 
 
-def calls_of_a_victim(seed: int, store: FileStore, time_: Time, sent: list[Claim]) -> None:
-    """Some calls, each with an end of its own."""
+def calls_of_a_victim(
+    seed: int, store: FileStore, time_: Time, sent: list[int], costs: dict[str, int]
+) -> None:
+    """Some calls, each with an end of its own; and what each came to at least, of tokens."""
     chance = random.Random(seed)
     for _ in range(chance.randint(1, 6)):
-        claim = Claim({"requests": 1})
+        claim = Claim(costs)
         if store.take(claim, time_.boot, 0):
             continue
-        match chance.randrange(4):
+        match chance.randrange(5):
             case 0:
                 store.release(claim, time_.boot)
             case 1:
                 store.sent(claim)
-                sent.append(claim)
+                sent.append(2)
                 store.settle(claim, time_.boot)
             case 2:
                 store.sent(claim)
-                sent.append(claim)
+                sent.append(2)
                 store.release(claim, time_.boot)
+            case 3:
+                store.sent(claim)
+                sent.append(1)
+                store.settle(claim, time_.boot)
+                store.release(claim, time_.boot, {"tokens": 1})
             case _:
                 store.sent(claim)
-                sent.append(claim)
+                sent.append(2)
         time_.go(0.001)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("costs", [{"requests": 1}, {"requests": 1, "tokens": 2}], ids=len)
+@pytest.mark.parametrize("seed", range(30))
 def test_a_crash_at_any_write_frees_no_unit_too_early_and_loses_none(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, costs: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    limits = ("4/hour", "8 tokens/hour")[: len(costs)]
     write = StateFile.write
     crashed, at = True, 0
     while crashed:
@@ -309,24 +320,29 @@ def test_a_crash_at_any_write_frees_no_unit_too_early_and_loses_none(
                 raise Killed
             write(self, data, where)
 
-        time_, sent, path = Time(), list[Claim](), tmp_path / str(at)
-        neighbour = store(path, time_, "4/hour")
+        time_, sent, path = Time(), list[int](), tmp_path / str(at)
+        neighbour = store(path, time_, *limits)
         send(neighbour, time_, 1)
-        victim = as_another_process(store(path, time_, "4/hour"))
+        victim = as_another_process(store(path, time_, *limits))
         with monkeypatch.context() as patch:
             patch.setattr(StateFile, "write", until_killed)
             try:
-                calls_of_a_victim(seed, victim, time_, sent)
+                calls_of_a_victim(seed, victim, time_, sent, costs)
             except Killed:
                 crashed = True
         die(victim)
-        for survivor in (neighbour, store(path, time_, "4/hour")):
+        for survivor in (neighbour, store(path, time_, *limits)):
             claims = take_all(survivor, time_)  # the last of them looks for the dead
             assert len(claims) <= 4 - 1 - len(sent)
+            assert free(survivor, time_)[1:] <= [8 - sum(sent)][: len(costs) - 1]
             for claim in claims:
                 survivor.release(claim, time_.boot)
         time_.go(3600 + 11)
-        assert free(neighbour, time_) == free(store(path, time_, "4/hour"), time_) == [4]
+        assert (
+            free(neighbour, time_)
+            == free(store(path, time_, *limits), time_)
+            == [4, 8][: len(costs)]
+        )
 
 
 @pytest.mark.parametrize("end", ["settle", "release"])
@@ -376,7 +392,7 @@ def test_a_holder_that_stands_still_holds_up_nobodys_loop(path: Path, time_: Tim
         assert time_.boot < wake <= time_.boot + S // 100
         time_.go(120)  # whoever was stopped so long must not be taken for a broken clock
     give_up = time.monotonic() + 20
-    while claim.state != DONE:  # written by a thread, without anybody asking
+    while claim.state != ARRIVED:  # written by a thread, without anybody asking
         assert time.monotonic() < give_up
         time.sleep(0.002)
     assert free(store(path, time_), time_) == [10, 19]
@@ -685,7 +701,8 @@ def test_an_absurd_cost_does_no_harm(path: Path, time_: Time) -> None:
     one = store(path, time_, "5/minute", "100 tokens/minute")
     claim = Claim({"requests": 1, "tokens": 10})
     assert one.take(claim, time_.boot, 0) == 0
-    one.settle(claim, time_.boot, {"tokens": 10**30})
+    one.settle(claim, time_.boot)
+    one.release(claim, time_.boot, {"tokens": 10**30})
     assert free(one, time_) == [4, 0]
     assert max(free(store(path, time_, "5/minute"), time_)) < NEVER
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 import anyio
 import pytest
 
+from fluence_async._sansio.claim import DONE
 from fluence_async.errors import APITimeoutError, LimitWaitError
 from tests.shell.limiting import (
     HOLD,
@@ -156,7 +157,7 @@ async def test_who_is_cancelled_in_the_tick_of_its_grant_passes_the_unit_on(
         await all_parked()
         # trio delivers a cancellation only where a task waits; a task that was woken has its permit
         assert those.names[1:] in (["next"], ["head"])
-        assert sum(permit.state == 3 for permit in those.permits.values()) == 2
+        assert sum(permit.state == DONE for permit in those.permits.values()) == 2
         assert left(limiter) == [0]
         await anyio.sleep(HOLD + 1)
         assert set(those.names) >= {"flying", "next"}

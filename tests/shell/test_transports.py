@@ -51,8 +51,8 @@ from fluence_async.transports._base import (
 )
 from fluence_async.transports._failures import authority, brief, connecting_failed
 from fluence_async.transports._head import read_head, write_head
+from fluence_async.transports._httpcore_progress import Progress
 from fluence_async.transports._proxies import Proxies, credentials
-from fluence_async.transports.httpcore import _Progress
 from tests.virtual import _options
 
 KEY = "sk-0123456789abcdef"
@@ -160,7 +160,7 @@ async def test_a_request_whose_time_is_up_as_it_would_leave_is_not_told_as_sent(
     sent: list[int] = []
     request = post("http://127.0.0.1:1/", connect_timeout=1, on_sent=lambda: sent.append(1))
     with trio.CancelScope() as scope:
-        progress = _Progress(request, scope)
+        progress = Progress(request, scope, None)
         await progress("connection.connect_tcp.started", {})
         _be_busy(2)
         outgoing = httpcore2.Request("POST", request.url)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ..._sansio.bucket import DONE, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
+from ..._sansio.bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
 from ..._sansio.rate_limit import RateLimit
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
@@ -121,43 +121,31 @@ class RedisStore:
         self,
         claim: Claim,
         ub: int,
-        costs: Mapping[str, int] | None = None,
         accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
         reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
     ) -> None:
-        """It had arrived by `ub`, and came to `costs`."""
-        if claim.state not in (HELD, SENT):
-            return
-        unit = self._units.let_go(claim)
-        unit.arrived = ub
-        if unit.share is not None:
-            unit.share.settle(claim, ub, costs)
-        claim.state = DONE
-        if costs is not None:
-            self._tell("drop", unit.name)
-            unit.costs = {**unit.costs, **{name: max(0, cost) for name, cost in costs.items()}}
-        self._tell("put", unit.name, ub)
+        """It had arrived by `ub`."""
+        if claim.state in (HELD, SENT):
+            self._tell(*self._units.arrive(claim, ub))
 
-    def release(self, claim: Claim, now: int) -> None:
+    def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
         if claim.state == SENT:
-            self.settle(claim, now + self.terms.unseen)
-        elif claim.state == HELD:
-            unit = self._units.let_go(claim)
-            if unit.share is not None:
-                unit.share.release(claim, now)
-            claim.state = DONE
-            self._drop(unit)
+            now += self.terms.unseen
+            self.settle(claim, now)
+        if claim.state in (HELD, ARRIVED):
+            self._tell(*self._units.end(claim, now, costs))
 
-    def refused(self, claim: Claim, now: int) -> None:
-        """Nothing is learnt from it here."""
+    def refused(self, claim: Claim, now: int) -> bool:
+        """The server refused it, for the rate of its requests."""
+        return self._model.refused(claim, now)
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`: everybody, once the others hear of it."""
         until += self.terms.margin
         if until > self.blocked_until:
             self.blocked_until = until
-            self._tell("block", until)
+            self._tell(("block", until))
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
         """Obey these limits too."""
@@ -274,12 +262,12 @@ class RedisStore:
         return max(window.hold for window in self._model.windows)
 
     def _drop(self, unit: Unit) -> None:
-        self._units.drop(unit)
-        self._tell("drop", unit.name)
+        self._tell(self._units.drop(unit))
 
-    def _tell(self, *news: str | int) -> None:
-        self.news.append(news)
-        self._call_courier()
+    def _tell(self, *news: News) -> None:
+        if news:
+            self.news += news
+            self._call_courier()
 
     def _call_courier(self) -> None:
         if self._courier is None or not self._courier.rouse():

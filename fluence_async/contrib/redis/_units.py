@@ -9,7 +9,8 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from ..._sansio.bucket import Bucket, Claim
+from ..._sansio.bucket import ARRIVED, DONE, Bucket, Claim
+from ..._sansio.claim import the_rest
 from ..._sansio.rate_limit import RateLimit
 
 __all__ = ["Ask", "Carrier", "News", "Terms", "Unit", "Units", "in_words"]
@@ -116,13 +117,47 @@ class Units:
         """It is this claim's."""
         self._held[id(claim)] = unit
 
-    def let_go(self, claim: Claim) -> Unit:
-        """The claim's, which it has no longer."""
-        return self._held.pop(id(claim))
-
-    def drop(self, unit: Unit) -> None:
+    def drop(self, unit: Unit) -> News:
         """It was never used."""
         self._kept.pop(unit.number, None)
+        return ("drop", unit.name)
+
+    def arrive(self, claim: Claim, ub: int) -> Iterable[News]:
+        """The claim's request had, by `ub`; what counts until the end is a unit of its own then."""
+        unit = self._held.pop(id(claim), None)
+        if unit is None:  # of before a fork
+            claim.state = DONE
+            return
+        if unit.share is not None:
+            unit.share.settle(claim, ub)
+        claim.state = ARRIVED
+        if len(claim.costs) > 1:
+            yield ("drop", unit.name)
+            rest = self._held[id(claim)] = self._keep(the_rest(claim))
+            rest.share = unit.share
+            yield ("hold", rest.name)
+            unit.costs = {name: cost for name, cost in unit.costs.items() if name not in rest.costs}
+        unit.arrived = ub
+        yield ("put", unit.name, ub)
+
+    def end(self, claim: Claim, now: int, costs: Mapping[str, int] | None) -> Iterable[News]:
+        """The claim is over, and came to `costs`."""
+        used = the_rest(claim, costs) if claim.state == ARRIVED else {}
+        unit = self._held.pop(id(claim), None)
+        if unit is not None:
+            if unit.share is not None:
+                unit.share.release(claim, now, costs)
+            yield self.drop(unit)
+            if any(used.values()):
+                over = self._keep(used)
+                over.arrived = now
+                yield ("put", over.name, now)
+        claim.state = DONE
+
+    def _keep(self, costs: Mapping[str, int]) -> Unit:
+        unit = self.new(costs)
+        self._kept[unit.number] = unit
+        return unit
 
     def forget(self, since: int) -> None:
         """Keep what is in flight, and what arrived since then."""

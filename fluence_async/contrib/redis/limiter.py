@@ -37,6 +37,7 @@ class RedisLimiter(Limiter):
         limits: As of `Limiter`.
         when_down: What to do without Redis: keep to a `share` of the limits, or `wait` for it.
         clients: How many processes share the limits; each one's share without Redis.
+        strict: As of `Limiter`.
         reserve: As of `Limiter`.
         margin_s: As of `Limiter`.
         drift: As of `Limiter`.
@@ -59,12 +60,20 @@ class RedisLimiter(Limiter):
         *,
         when_down: WhenDown = "share",
         clients: int = 4,
+        strict: bool = False,
         reserve: float = 0.06,
         margin_s: float = 0.05,
         drift: float = 5e-4,
         unseen_s: float = 10.0,
     ) -> None:
-        super().__init__(limits, reserve=reserve, margin_s=margin_s, drift=drift, unseen_s=unseen_s)
+        super().__init__(
+            limits,
+            strict=strict,
+            reserve=reserve,
+            margin_s=margin_s,
+            drift=drift,
+            unseen_s=unseen_s,
+        )
         check_address(url)
         if when_down not in ("share", "wait"):
             raise ValueError(f"when_down={when_down!r}: 'share' or 'wait'")

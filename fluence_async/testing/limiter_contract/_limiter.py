@@ -33,8 +33,8 @@ class ContractPermit(Protocol):
     def settle(self) -> None:
         """The response's headers are here."""
 
-    def release(self) -> None:
-        """The request is over."""
+    def release(self, costs: Mapping[str, int] | None = None) -> None:
+        """The request is over, and came to `costs`."""
 
 
 class ContractLimiter(Protocol):

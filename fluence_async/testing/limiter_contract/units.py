@@ -31,6 +31,7 @@ __all__ = [
     "limiters_of_other_names_do_not",
     "many_tasks_never_pass_the_limit",
     "other_costs_are_counted_too",
+    "other_costs_are_in_flight_until_the_end",
     "units_that_are_free_are_had_without_waiting",
 ]
 
@@ -98,7 +99,12 @@ async def a_permit_that_is_forgotten_comes_back(factory: Factory) -> None:
 async def a_permit_bears_any_call_in_any_order(factory: Factory) -> None:
     """And again; only the first of settle and release counts."""
     limiter = factory(new_name(), ("1/0.01s",))
-    for steps in ("release settle sent", "settle release settle", "sent settle sent release"):
+    for steps in (
+        "release settle sent",
+        "settle release settle",
+        "sent settle settle release",
+        "sent settle sent release",
+    ):
         permit = await acquired(limiter)
         for step in steps.split():
             getattr(permit, step)()
@@ -124,6 +130,26 @@ async def other_costs_are_counted_too(factory: Factory) -> None:
     expect(waited.cancelled_caught, "60 and 50 tokens are more than 100")
     first.release()
     (await acquired(limiter, costs={"tokens": 100})).release()
+
+
+async def other_costs_are_in_flight_until_the_end(factory: Factory) -> None:
+    """The request is settled when it has arrived; the rest when it is over, with what it came
+    to."""
+    limiter = factory(new_name(), ("9/0.01s", "100 tokens/0.2s"))
+    held = await acquired(limiter, costs={"tokens": 80})
+    held.sent()
+    held.settle()
+    with anyio.move_on_after(0.4) as waited:
+        (await limiter.acquire(costs={"tokens": 30})).release()
+    expect(waited.cancelled_caught, "80 of 100 tokens are in flight until the call's end")
+    over = time.monotonic()
+    held.release({"tokens": 60})
+    (await acquired(limiter, costs={"tokens": 30})).release()
+    (await acquired(limiter, costs={"tokens": 60})).release()
+    expect(
+        time.monotonic() - over >= _PERIOD_S - _SLACK_S,
+        "60 tokens were used, and stay away for a period from the call's end",
+    )
 
 
 async def all_windows_hold_together(factory: Factory) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from . import bodies, cancelling, closing, connecting, encodings, heads, sending
+from . import bodies, cancelling, closing, connecting, delivering, encodings, heads, sending
 from ._server import Factory
 
 __all__ = ["CHECKS", "REAL_TIME", "Check", "Factory"]
@@ -26,7 +26,7 @@ Check = Callable[[Factory], Awaitable[None]]
 
 CHECKS: tuple[Check, ...] = tuple(
     getattr(part, name)
-    for part in (connecting, sending, heads, bodies, encodings, closing, cancelling)
+    for part in (connecting, sending, delivering, heads, bodies, encodings, closing, cancelling)
     for name in part.__all__
 )
 """All checks."""
@@ -37,6 +37,7 @@ REAL_TIME: frozenset[Check] = frozenset(
         closing.abort_may_be_called_from_another_thread,
         cancelling.a_cancelled_send_of_a_big_body_leaves_nothing,
         closing.closing_a_transport_does_not_wait_for_a_stuck_server,
+        delivering.what_the_peer_does_not_read_is_not_delivered,
         connecting.a_name_that_does_not_resolve_is_a_failure_to_connect,
         heads.a_header_bomb_is_refused,
         sending.cookies_are_not_kept,

@@ -74,6 +74,11 @@ class Peer:
         self.server.requests.append((text, body))
         return text, body
 
+    async def begin(self) -> None:
+        """Take the first bytes of a request; after them none, until more is asked for. Without
+        that, anyio on asyncio takes all that comes."""
+        self._unread += await self._stream.receive()
+
     async def say(self, data: bytes) -> None:
         """Send bytes."""
         await self._stream.send(data)
@@ -208,6 +213,7 @@ def post(
     connect_timeout: float | None = None,
     deadline: float = math.inf,
     on_sent: Callable[[], None] = lambda: None,
+    on_delivered: Callable[[], None] | None = None,
 ) -> Request:
     """A request."""
     return Request(
@@ -217,6 +223,7 @@ def post(
         connect_timeout=connect_timeout,
         deadline=deadline,
         on_sent=on_sent,
+        on_delivered=on_delivered,
     )
 
 
