@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching codec counter docstring error_bodies fold learning"
+        "answer_type bucket budget caching codec counter docstring error_bodies fold lanes learning"
         " learnt lenient_json limits_file metering origin partial_json rate_headers rate_limit"
         " request retry schema secret sse surrogates tool_calls watch",
     ),

@@ -24,6 +24,8 @@ from .._sansio.limits_file import (
     HEADER_SIZE,
     NO_SLOT,
     NO_TICKET,
+    PASSED,
+    PASSED_AT,
     RING,
     SLOT_SIZE,
     SLOTS,
@@ -52,6 +54,7 @@ _UNSEEN_PROCESS = 3600 * _S
 """How long one that cannot be seen is believed to wait for an answer."""
 _LOOK_EVERY = _S // 10
 _AT_ONCE = 1024
+_MOST_PASSED = 2**32
 
 
 class Place(NamedTuple):
@@ -277,3 +280,13 @@ class Ledger:
         if place >= self.header.tickets:
             self.header.tickets = place + 1
             self.commit(now)
+
+    def passed(self) -> tuple[int, int]:
+        """By how many grants the batch lane was passed, and when somebody in it last looked."""
+        data = self._file.read(PASSED.size, PASSED_AT)
+        passed, seen = PASSED.unpack(data.ljust(PASSED.size, b"\0"))
+        return min(max(0, passed), _MOST_PASSED), seen
+
+    def put_passed(self, passed: int, seen: int) -> None:
+        """Write that."""
+        self._file.write(PASSED.pack(passed, seen), PASSED_AT)

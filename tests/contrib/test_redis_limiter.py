@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 
 from fluence_async import APITimeoutError, FluenceSession, LimitWaitError
+from fluence_async._sansio.lanes import EVERY
 from fluence_async.limiter import Limiter
 from fluence_async.testing import FluenceServer
 from fluence_async.testing.limiter_contract import CHECKS, Check
@@ -132,6 +134,44 @@ async def test_a_batch_call_leaves_the_reserve(redis: RedisServer) -> None:
         await call(one, lane=1, deadline=anyio.current_time() + 5)
     with anyio.fail_after(5):
         await call(one)
+
+
+async def test_batch_beside_busy_interactive_limiters_has_its_tenth(redis: RedisServer) -> None:
+    served: list[int] = []
+
+    async def work(one: Limiter, lane: int) -> None:
+        while True:
+            await call(one, lane=lane)
+            served.append(lane)
+
+    async with anyio.create_task_group() as tasks:
+        for lane in (0, 0, 1):
+            one = RedisLimiter(redis.url, "n", ["20/0.5s"], reserve=0.1)
+            for _ in range(30):
+                tasks.start_soon(work, one, lane)
+        with anyio.fail_after(20):
+            while len(served) < 20:  # the first, who come before anybody waits
+                await anyio.sleep(0.01)
+            served.clear()
+            while len(served) < 120:
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+    assert 120 / EVERY - 2 <= sum(served[:120])
+    assert served[:120].count(0) >= 60
+
+
+async def test_batch_that_the_reserve_keeps_out_sees_that_it_is_owed_a_turn(
+    redis: RedisServer,
+) -> None:
+    one, other = (RedisLimiter(redis.url, "n", ["20/hour"], reserve=0.5) for _ in range(2))
+    for _ in range(10):
+        await call(one, lane=1)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(call, one, lane=1))
+            await anyio.sleep(0.2)  # it is told to come again in an hour
+            for _ in range(9):
+                await call(other)
 
 
 async def test_a_pause_is_everybodys(redis: RedisServer) -> None:

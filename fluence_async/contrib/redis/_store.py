@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..._sansio.bucket import DONE, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
+from ..._sansio.lanes import EVERY
 from ..._sansio.rate_limit import RateLimit
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
@@ -197,7 +198,7 @@ class RedisStore:
         ask, news, self.news = self.wanted, self.news, []
         unit = None if ask is None else self._units.new(ask[1])
         lane, name = ("", "") if ask is None or unit is None else (str(ask[0]), unit.name)
-        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name]
+        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name, str(EVERY)]
         arguments.append(str(len(self._model.windows)))
         for window in self._model.windows:
             terms = window.rate.limit, window.hold // _US, window.reserve, window.dimension
