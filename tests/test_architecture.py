@@ -51,8 +51,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sansio": package(
         "_sansio",
         "answer_type bucket budget caching codec counter docstring error_bodies fold lanes learning"
-        " learnt lenient_json limits_file metering origin partial_json rate_headers rate_limit"
-        " request retry schema secret sse surrogates tool_calls watch",
+        " learnt lenient_json limits_file metering origin outlook partial_json rate_headers"
+        " rate_limit request retry schema secret sse surrogates tool_calls watch",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -62,7 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package(
         "limiter",
-        "_ledger _line _mirror _park _process _queue _state _store _turns file limiter memory",
+        "_ledger _line _mirror _park _process _queue _seeing _state _store _turns file limiter memory",
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),

@@ -35,7 +35,7 @@ from copy import copy
 from typing import Any, Final
 
 from ..meta import RateLimitSnapshot
-from .learnt import Learnt, WindowSnapshot
+from .learnt import Learnt, WindowSnapshot, see
 from .rate_limit import DOCUMENTED_LIMITS, RateLimit
 
 __all__ = ["DOCUMENTED_LIMITS", "NEVER", "Bucket", "Claim", "RateLimit", "Window", "WindowSnapshot"]
@@ -117,14 +117,7 @@ class Window:
 
     def snapshot(self, now: int, learnt: Learnt | None = None) -> WindowSnapshot:
         self.advance(now)
-        at = self.free_at(1)
-        return WindowSnapshot(
-            limit=self.rate,
-            used=self.rate.limit - self.free,
-            left=max(0, self.free),
-            next_free_s=None if at == NEVER else max(0, at - now) / _S,
-            learnt=learnt,
-        )
+        return see(self.rate, self.hold, self.reserve, self.free, self.returns, now, learnt)
 
 
 class Bucket:

@@ -79,6 +79,11 @@ class Line:
         queue.served(rank // 2)
         return True
 
+    def earliest(self, claim: Claim, rank: int, now: int) -> int:
+        """Before when a fresh claim is not served, as far as those who wait can tell."""
+        ahead, lane = self.queue.place(rank)
+        return self.store.earliest(claim, now, lane, ahead)
+
     def enqueue(self, claim: Claim, rank: int, now: int, deadline: float) -> Waiter:
         """Let the running task come in, until `deadline` in seconds of its loop. It has still to
         park, and may have been served by then.
@@ -91,8 +96,7 @@ class Line:
         until = NEVER
         if deadline < math.inf:
             until = now + int((deadline - home.time()) * _S)
-            ahead, lane = self.queue.place(rank)
-            known = self.store.earliest(claim, now, lane, ahead)
+            known = self.earliest(claim, rank, now)
             if until < known > now:
                 raise self._too_late(known - now)
         claim.came = now

@@ -24,6 +24,7 @@ from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ..meta import RateLimitSnapshot
 from ._line import Line
 from ._process import boot_clock
+from ._seeing import Seen
 from .file import open_store
 
 __all__ = ["Limiter", "LimiterSnapshot", "Permit"]
@@ -111,7 +112,7 @@ class Permit(Claim):
         return f"<Permit {('waiting', 'held', 'sent', 'done')[self.state]}>"
 
 
-class Limiter:
+class Limiter(Seen):
     """Units of one or several rate limits, handed out so that the server never counts too many.
 
     Args:
@@ -268,24 +269,6 @@ class Limiter:
                 except ValueError:
                     line.queue.expire(waiter)
             line.pump(now)
-
-    def snapshot(self) -> LimiterSnapshot:
-        """What is used, left and waiting now."""
-        line = self._line
-        now = line.clock()
-        with line.lock:
-            line.catch_up()
-            return LimiterSnapshot(
-                windows=line.store.snapshot(now),
-                waiting=line.queue.size,
-                paused_s=max(0, line.store.blocked_until - now) / _S,
-            )
-
-    def __repr__(self) -> str:
-        now = self.snapshot()
-        windows = ", ".join(f"{window.limit}: {window.left} left" for window in now.windows)
-        pause = f", paused for {now.paused_s:.1f} s" if now.paused_s else ""
-        return f"<Limiter {windows}; {now.waiting} waiting{pause}>"
 
     def _permit(self, lane: int, costs: Mapping[str, int] | None) -> Permit:
         if lane not in (0, 1):
