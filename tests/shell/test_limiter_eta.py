@@ -56,6 +56,18 @@ async def test_what_is_in_flight_is_answered_now_at_best_and_alone_tells_nothing
     assert repr(limiter.snapshot().windows[0].outlook) == "<Outlook: 0 free, 2 in flight>"
 
 
+async def test_a_turn_that_batch_is_owed_counts() -> None:
+    limiter = virtual("20/minute", reserve=0.5)
+    async with callers(limiter) as those:
+        await those.come(*range(10), "batch", lane=1)
+        await those.come(*range(100, 108))
+        now = limiter.snapshot()
+        assert (now.waiting, now.waiting_batch, now.passed) == (1, 1, 8)
+        assert now.eta_s(1) == 0
+        assert now.eta_s(2) == pytest.approx(HOLD)  # one of the two units is batch's by then
+        assert now.eta_s(1, lane=1) == pytest.approx(HOLD)
+
+
 @pytest.mark.parametrize(("calls", "lane"), [(0, 0), (-1, 0), (True, 0), (1.5, 0), (1, 2)])
 def test_what_makes_no_sense_is_refused(calls: int, lane: int) -> None:
     with pytest.raises(ValueError, match=f"{'lane' if lane == 2 else 'calls'}="):

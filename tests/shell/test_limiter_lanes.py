@@ -35,15 +35,18 @@ async def test_every_tenth_grant_is_the_batch_lanes_while_both_wait() -> None:
         await those.come("ri", front=True)
         await anyio.sleep(24 * HOLD + 1)
         interactive = ["ri", *[f"i{n}" for n in range(20)]]
-        assert those.names == [
-            "holder",
-            *interactive[:9],
-            "rb",  # a retry keeps its place in its lane
-            *interactive[9:18],
-            "b1",
-            *interactive[18:],
-            "b2",
-        ]
+        assert (
+            those.names
+            == [
+                "holder",
+                *interactive[:9],
+                "rb",  # a retry keeps its place in its lane
+                *interactive[9:18],
+                "b1",
+                *interactive[18:],
+                "b2",
+            ]
+        )
 
 
 async def test_an_interactive_lane_that_lives_on_the_reserve_does_not_starve_batch() -> None:
