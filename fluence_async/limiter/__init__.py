@@ -2,10 +2,12 @@
 
 from .._sansio.learnt import Learnt, WindowSnapshot
 from .._sansio.rate_limit import limiter_name
+from ._look import FileLook
 from .limiter import Limiter, LimiterSnapshot, Permit
 from .memory import shared_limiter
 
 __all__ = [
+    "FileLook",
     "Learnt",
     "Limiter",
     "LimiterSnapshot",

@@ -74,6 +74,7 @@ class Ledger:
     Args:
         path: Where.
         wall: The wall clock, in ns.
+        open_file: How it is opened.
 
     Attributes:
         header: What holds for the whole, since `refresh`.
@@ -84,10 +85,16 @@ class Ledger:
 
     header: Header
 
-    def __init__(self, path: Path, wall: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wall: Callable[[], int],
+        open_file: Callable[[Path], StateFile] = StateFile,
+    ) -> None:
         self._path = path
         self._wall = wall
-        self._file = StateFile(path)
+        self._open_file = open_file
+        self._file = open_file(path)
         self._boot = boot_id()
         self.process: Process = this_process()
         self._data: bytes | None = None
@@ -123,7 +130,7 @@ class Ledger:
             self._look_at = now + _LOOK_EVERY
             if not self._file.is_at(self._path):
                 self._file.close()
-                self._file = StateFile(self._path)
+                self._file = self._open_file(self._path)
                 if not self._file.lock():
                     raise BlockingIOError
         data = self._file.read(HEADER_SIZE, 0)

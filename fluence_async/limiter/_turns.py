@@ -16,7 +16,7 @@ from .._sansio.lanes import passed_after, turns_owed
 from .._sansio.limits_file import TICKETS, Costs, Ticket
 from ._ledger import Ledger
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "passed_by", "shown"]
 
 _STALE = 1_000_000_000
 
@@ -35,12 +35,12 @@ class Turns:
 
     def ahead(self, ledger: Ledger, claim: Claim, now: int, lane: int) -> tuple[int, Costs]:
         """In which lane's right it takes, and what others need who go first; empty if none do."""
-        tickets = [each for each in ledger.tickets() if each.owner and not _is_stale(each, now)]
+        tickets = shown(ledger, now)
         if not tickets:
             ledger.header.tickets = 0
         others = [each for each in tickets if each.owner != self._id]
         came = claim.came or now
-        owed = turns_owed(_passed(ledger, now))
+        owed = turns_owed(passed_by(ledger, now))
         batch = sorted((each for each in others if each.lane), key=lambda each: each.came)
         if lane and owed:
             before = [each.costs for each in batch if each.came < came]
@@ -55,7 +55,7 @@ class Turns:
         """One of that lane took its units, while others may wait."""
         passed, seen = ledger.passed()
         batch_waits = bool(lane) or abs(now - seen) < _STALE
-        passed = passed_after(_passed(ledger, now), lane, batch_waits)
+        passed = passed_after(passed_by(ledger, now), lane, batch_waits)
         if batch_waits:
             ledger.put_passed(passed, now if lane else seen)
 
@@ -75,7 +75,7 @@ class Turns:
             ledger.put_ticket(self._place, ticket, now)
             self.waiting = claim
         if lane:
-            ledger.put_passed(_passed(ledger, now), now)
+            ledger.put_passed(passed_by(ledger, now), now)
 
     def leave(self, ledger: Ledger, now: int) -> None:
         """Take it away, if there is one."""
@@ -86,7 +86,13 @@ class Turns:
                 ledger.put_ticket(self._place, None, now)
 
 
-def _passed(ledger: Ledger, now: int) -> int:
+def shown(ledger: Ledger, now: int) -> list[Ticket]:
+    """The tickets that hold."""
+    return [each for each in ledger.tickets() if each.owner and not _is_stale(each, now)]
+
+
+def passed_by(ledger: Ledger, now: int) -> int:
+    """By how many grants batch was passed; 0 if none waits."""
     passed, seen = ledger.passed()
     return passed if abs(now - seen) < _STALE else 0
 
