@@ -66,7 +66,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
-    "redis": package("contrib.redis", "_address _background _courier _look _store _units cache limiter"),
+    "redis": package(
+        "contrib.redis", "_address _background _courier _look _store _units cache limiter"
+    ),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
@@ -142,9 +144,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "backoff": frozenset({"_sansio.retry"}),
-    "coredis": frozenset(
-        {"contrib.redis._courier", "contrib.redis._look", "contrib.redis.cache"}
-    ),
+    "coredis": frozenset({"contrib.redis._courier", "contrib.redis._look", "contrib.redis.cache"}),
     "httpcore2": frozenset({"transports.httpcore"}),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),

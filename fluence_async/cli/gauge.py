@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -21,7 +23,7 @@ __all__ = ["Gauge", "limits_of", "show_live"]
 
 _LOOK_S = 0.5
 _BAR = 30
-_PIPED_COLUMNS = 80
+_PIPED_COLUMNS = 81
 _WIDE = 64
 _MORE = (10, 100)
 _LANES = ("interactive", "batch")
@@ -34,9 +36,7 @@ def limits_of(limits: list[str] | None, limiter: str, base_url: str | None) -> S
         ValueError: There are none, or no key.
     """
     try:
-        return SharedLimits(
-            base_url=base_url, limits=limits or DOCUMENTED_LIMITS, limiter=limiter
-        )
+        return SharedLimits(base_url=base_url, limits=limits or DOCUMENTED_LIMITS, limiter=limiter)
     except ImportError as error:
         raise ValueError(str(error)) from None
 
@@ -50,6 +50,8 @@ class Gauge:
 
     def __init__(self, limits: SharedLimits) -> None:
         self._limits = limits
+        home = f"{Path.home()}{os.sep}"
+        self._where = printable(re.sub(f"^{re.escape(home)}", f"~{os.sep}", limits.where))
 
     async def show_once(self, *, as_json: bool) -> None:
         """Print it.
@@ -62,13 +64,16 @@ class Gauge:
         if as_json:
             print(msgspec.json.encode(self._plain(now)).decode())
             return
+        print(self._where)
         console = Console(file=sys.stdout, width=_PIPED_COLUMNS, no_color=True, highlight=False)
-        for line in self._lines(now, console):
+        for line in _drawn(now, console):
             print(line.rstrip())
 
     async def lines(self, console: Console) -> list[str]:
         """Look, and draw it; see `show_once`."""
-        return self._lines(await self._limits.look(), console)
+        now = await self._limits.look()
+        where = Text(self._where, style="dim", overflow="ellipsis", no_wrap=True)
+        return _rendered(Group(where), console) + _drawn(now, console)
 
     def failed(self, error: OSError, console: Console) -> list[str]:
         """Say why there is nothing to draw."""
@@ -96,20 +101,6 @@ class Gauge:
                 for lane, name in enumerate(_LANES)
             },
         }
-
-    def _lines(self, now: LimiterSnapshot, console: Console) -> list[str]:
-        where = printable(self._limits.where).replace(os.path.expanduser("~"), "~", 1)  # noqa: PTH111
-        parts: list[RenderableType] = [
-            Text(where, style="dim", overflow="ellipsis", no_wrap=True),
-            "",
-            _windows(now, console.width),
-            "",
-            _state(now),
-            *(Text(_policy(window), style="dim") for window in now.windows if window.learnt),
-            "",
-            _outlook(now),
-        ]
-        return _rendered(Group(*parts), console)
 
 
 async def show_live(gauge: Gauge) -> None:
@@ -141,9 +132,16 @@ async def show_live(gauge: Gauge) -> None:
                 console.file.flush()
 
 
+def _drawn(now: LimiterSnapshot, console: Console) -> list[str]:
+    policies = [Text(_policy(window), style="dim") for window in now.windows if window.learnt]
+    parts = ["", _windows(now, console.width - 1), "", _state(now), *policies, "", _outlook(now)]
+    return _rendered(Group(*parts), console)
+
+
 def _rendered(what: RenderableType, console: Console) -> list[str]:
+    """Its lines; the last column is left, where a terminal may be about to wrap."""
     with console.capture() as captured:
-        console.print(what)
+        console.print(what, width=console.width - 1)
     return captured.get().rstrip("\n").split("\n")
 
 
@@ -151,7 +149,7 @@ def _windows(now: LimiterSnapshot, width: int) -> Table:
     """A row for each window, with as long a bar as there is room for."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("limit", no_wrap=True)
-    room = width - max(len(str(window.limit)) for window in now.windows) - 30
+    room = width - max(len(str(window.limit)) for window in now.windows) - 29
     room -= 11 if width >= _WIDE else 0
     bar = max(4, min(room, _BAR))
     table.add_column("", no_wrap=True)
@@ -233,7 +231,7 @@ def _in_flight(window: WindowSnapshot) -> int:
 def _when(seconds: float | None) -> str:
     if seconds is None:
         return "if answered"
-    return f"in {_seconds(seconds)}" if seconds > 0 else "now"
+    return _seconds(seconds) if seconds > 0 else "now"
 
 
 def _seconds(seconds: float) -> str:

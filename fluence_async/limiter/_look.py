@@ -51,6 +51,11 @@ class _SeenFile(StateFile):
         return data
 
     @property
+    def is_begun(self) -> bool:
+        """Whether a limiter has ever written to it."""
+        return bool(self._first.strip(b"\0"))
+
+    @property
     def is_as_read(self) -> bool:
         """Whether nobody has written since the header was read."""
         return super().read(HEADER_SIZE, 0) == self._first
@@ -126,6 +131,8 @@ class FileLook:
         try:
             now = self._clock()
             ledger.refresh(now)
+            if not opened[-1].is_begun:
+                raise FileNotFoundError
             mirror = Mirror(Bucket(self._limits))
             mirror.fit()
             mirror.read(ledger, now)

@@ -5,7 +5,6 @@ Law: looking leaves no trace. It only reads, and takes no part in the line.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -95,7 +94,7 @@ class RedisLook:
             there = max(there, clock)
             out: Any = await client.zrange(units, 0, -1, withscores=True)
             stand: Any = await client.zrange(tickets, 0, -1, withscores=True)
-            held: Any = await client.zrangebyscore(seen, there, math.inf)
+            held: Any = await client.zrange(seen, 0, -1, withscores=True)
         now = self._clock()
         bucket = self._bucket(self._limits)
         for permit, arrived in out:
@@ -106,7 +105,8 @@ class RedisLook:
                     window.free -= cost
                     if arrived <= there:  # or else it is in flight, until a lease ends
                         window.put(back, cost)
-        lanes = [int(turn >= 0) for who, turn in stand if who in held and who != beside]
+        there_still = {who for who, until in held if until >= there and who != beside}
+        lanes = [int(turn >= 0) for who, turn in stand if who in there_still]
         return LimiterSnapshot(
             windows=bucket.snapshot(now),
             waiting=len(lanes),

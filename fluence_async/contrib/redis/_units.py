@@ -13,7 +13,18 @@ from ..._sansio.bucket import Bucket, Claim
 from ..._sansio.lanes import EVERY
 from ..._sansio.rate_limit import RateLimit
 
-__all__ = ["KEYS", "Ask", "Carrier", "News", "Terms", "Unit", "Units", "costs_of", "in_numbers", "in_words"]
+__all__ = [
+    "KEYS",
+    "Ask",
+    "Carrier",
+    "News",
+    "Terms",
+    "Unit",
+    "Units",
+    "costs_of",
+    "in_numbers",
+    "in_words",
+]
 
 _US = 1_000
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
