@@ -59,7 +59,7 @@ class CacheLooked(msgspec.Struct, frozen=True, kw_only=True):
 
 class LimiterWaits(msgspec.Struct, frozen=True, kw_only=True):
     """A call begins to wait for the limiter, and it is known already that this takes longer than a
-    second: `at_least_s`. Where it hangs on answers to other calls, `LimiterWaited` alone is told."""
+    second: `at_least_s`. Where it hangs on answers of other calls, `LimiterWaited` alone tells."""
 
     call_id: str
     at_least_s: float

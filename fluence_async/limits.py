@@ -35,6 +35,8 @@ class SharedLimits:
 
     Example:
         ```python
+        from fluence_async.limits import SharedLimits
+
         now = await SharedLimits(api_key="sk-mine").look()
         print(now.windows, now.eta_s(100))
         ```

@@ -62,7 +62,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package(
         "limiter",
-        "_ledger _line _look _mirror _park _process _queue _seeing _state _store _turns file limiter memory",
+        "_ledger _line _look _mirror _park _process _queue _seeing _state _store _turns"
+        " file limiter memory",
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),

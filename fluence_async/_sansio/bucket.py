@@ -36,6 +36,7 @@ from typing import Any, Final
 
 from ..meta import RateLimitSnapshot
 from .learnt import Learnt, WindowSnapshot, see
+from .outlook import Outlook
 from .rate_limit import DOCUMENTED_LIMITS, RateLimit
 
 __all__ = ["DOCUMENTED_LIMITS", "NEVER", "Bucket", "Claim", "RateLimit", "Window", "WindowSnapshot"]
@@ -117,7 +118,9 @@ class Window:
 
     def snapshot(self, now: int, learnt: Learnt | None = None) -> WindowSnapshot:
         self.advance(now)
-        return see(self.rate, self.hold, self.reserve, self.free, self.returns, now, learnt)
+        free, returns = self.free, tuple(self.returns)
+        outlook = Outlook(now, self.rate.limit, self.hold, self.reserve, free, returns)
+        return see(self.rate, outlook, learnt)
 
 
 class Bucket:

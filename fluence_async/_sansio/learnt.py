@@ -6,8 +6,6 @@ refusals that it took the first time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from .counter import ALL_PARTS
@@ -74,34 +72,20 @@ class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     outlook: Outlook | None = None
 
 
-def see(
-    rate: RateLimit,
-    hold: int,
-    reserve: int,
-    free: int,
-    returns: Iterable[tuple[int, int]],
-    now: int,
-    learnt: Learnt | None,
-) -> WindowSnapshot:
-    """One window at one moment; times in ns."""
-    outlook = Outlook(
-        now=now,
-        limit=rate.limit,
-        hold=hold,
-        reserve=reserve,
-        free=free,
-        returns=tuple(returns),
-    )
-    at: int | None = now
-    for at, cost in outlook.returns if free < 1 else ():  # noqa: B007
+def see(rate: RateLimit, outlook: Outlook, learnt: Learnt | None) -> WindowSnapshot:
+    """One window at one moment."""
+    now, free = outlook.now, outlook.free
+    next_free = now if free > 0 else None
+    for at, cost in outlook.returns if free < 1 else ():
         free += cost
         if free > 0:
+            next_free = at
             break
     return WindowSnapshot(
         limit=rate,
         used=rate.limit - outlook.free,
         left=max(0, outlook.free),
-        next_free_s=None if free < 1 else (at - now) / _S,
+        next_free_s=None if next_free is None else (next_free - now) / _S,
         learnt=learnt,
         outlook=outlook,
     )

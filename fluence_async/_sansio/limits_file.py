@@ -7,8 +7,8 @@
     ring      one entry for each request that has come to an end: by when it had arrived, its costs
 
 Law: every record but those of turns (passed, tickets) carries its checksum, and none is believed
-without. A header is written whole or not at all. Slots and ring are the truth; what the header says of units in flight
-can be counted again from the slots.
+without. A header is written whole or not at all. Slots and ring are the truth; what the header says
+of units in flight can be counted again from the slots.
 
 Times in slots and ring, in ns, are the file's own: the machine's clock since boot plus `base`,
 which is chosen anew after each boot so that the file's time goes on where it had stopped. Those of

@@ -22,7 +22,7 @@ import msgspec
 __all__ = ["Outlook", "earliest"]
 
 
-class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+class Outlook(msgspec.Struct, frozen=True):
     """One window at one moment, as plain data; times in ns of the limiter's clock.
 
     Attributes:
@@ -98,14 +98,14 @@ def earliest(windows: Iterable[Outlook], start: int, freely: int, reserved: int)
             return None
     played = [_Played(each) for each in seen]
     now = start
-    for units, kept in ((freely, False), (reserved, True)):
-        while units:
-            room = min(each.room(now, kept) for each in played)
+    for count, kept in ((freely, False), (reserved, True)):
+        left = count
+        while left:
+            room = min(left, *(window.room(now, kept) for window in played))
             if room > 0:
-                taken = min(room, units)
-                for each in played:
-                    each.take(taken, now)
-                units -= taken
+                left -= room
+                for window in played:
+                    window.take(room, now)
             else:
-                now = max(each.next_at(now, kept) for each in played)
+                now = max(window.next_at(now, kept) for window in played)
     return now

@@ -213,19 +213,15 @@ def limits(
 ) -> None:
     """Show how the limits stand that programs share, live until Ctrl-C.
 
-    What is used of each and left, when the next unit is free, who waits, and when 10 and 100 more
-    calls could go, if nobody else comes. Looking takes nothing, and no program notices. Where
-    standard output is no terminal, it is shown once.
+    What is used and left, who waits, and when 10 and 100 more calls could go if nobody else comes.
+    Looking takes nothing, and no program notices. Without a terminal it is shown once.
     """
     from .gauge import Gauge, limits_of, show_live
 
-    with _outcome():
+    live = draws(sys.stdout) and not as_json
+    with _outcome(), suppress(*[KeyboardInterrupt] * live):
         gauge = Gauge(limits_of(obeyed, limiter, base_url))
-        if as_json or not draws(sys.stdout):
-            _run_to_end(gauge.show_once(as_json=as_json))
-        else:
-            with suppress(KeyboardInterrupt):
-                _run_to_end(show_live(gauge))
+        _run_to_end(show_live(gauge) if live else gauge.show_once(as_json=as_json))
 
 
 @_app.command()

@@ -1,4 +1,4 @@
-"""Limits that programs share go in, how they stand comes out: drawn over and over, once, or JSON."""
+"""Limits that programs share go in, how they stand comes out: live, drawn once, or as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .terminal import printable, quiet
 __all__ = ["Gauge", "limits_of", "show_live"]
 
 _LOOK_S = 0.5
-_BAR = 30
+_BAR, _SHORTEST = 30, 4
 _PIPED_COLUMNS = 81
 _WIDE = 64
 _MORE = (10, 100)
@@ -134,8 +134,9 @@ async def show_live(gauge: Gauge) -> None:
 
 def _drawn(now: LimiterSnapshot, console: Console) -> list[str]:
     policies = [Text(_policy(window), style="dim") for window in now.windows if window.learnt]
-    parts = ["", _windows(now, console.width - 1), "", _state(now), *policies, "", _outlook(now)]
-    return _rendered(Group(*parts), console)
+    windows = _windows(now, console)
+    what = Group("", windows, "", _state(now), *policies, "", _outlook(now))
+    return _rendered(what, console)
 
 
 def _rendered(what: RenderableType, console: Console) -> list[str]:
@@ -145,29 +146,28 @@ def _rendered(what: RenderableType, console: Console) -> list[str]:
     return captured.get().rstrip("\n").split("\n")
 
 
-def _windows(now: LimiterSnapshot, width: int) -> Table:
+def _windows(now: LimiterSnapshot, console: Console) -> Table:
     """A row for each window, with as long a bar as there is room for."""
+    width = console.width - 1
+    bare = _table(now, width, bar=0)
+    needed = console.measure(bare, options=console.options.update(width=999)).maximum
+    return _table(now, width, bar=min(width - needed - 2, _BAR))
+
+
+def _table(now: LimiterSnapshot, width: int, *, bar: int) -> Table:
+    wide, drawn = width >= _WIDE, bar >= _SHORTEST
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("limit", no_wrap=True)
-    room = width - max(len(str(window.limit)) for window in now.windows) - 29
-    room -= 11 if width >= _WIDE else 0
-    bar = max(4, min(room, _BAR))
-    table.add_column("", no_wrap=True)
-    table.add_column("used", justify="right", no_wrap=True)
-    if width >= _WIDE:
-        table.add_column("in flight", justify="right", no_wrap=True)
-    table.add_column("left", justify="right", no_wrap=True)
-    table.add_column("next free", justify="right", no_wrap=True)
+    if drawn:
+        table.add_column("", no_wrap=True)
+    numbers = ["used", *["in flight"] * wide, "left", "next free" if wide else "next"]
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     for window in now.windows:
-        flying = [f"{_in_flight(window):,}"] if width >= _WIDE else []
-        table.add_row(
-            str(window.limit),
-            _bar(window, bar),
-            f"{window.used:,}",
-            *flying,
-            f"{window.left:,}",
-            _when(window.next_free_s),
-        )
+        bars = [_bar(window, bar)] if drawn else []
+        flying = [f"{_in_flight(window):,}"] if wide else []
+        figures = [f"{window.used:,}", *flying, f"{window.left:,}", _when(window.next_free_s)]
+        table.add_row(str(window.limit), *bars, *figures)
     return table
 
 
@@ -242,5 +242,6 @@ def _seconds(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+        return f"{whole // 60}m {whole % 60:02}s"
+    minutes = -(-whole // 60)
+    return f"{minutes // 60}h {minutes % 60:02}m"

@@ -191,7 +191,8 @@ class Limiter(Seen):
         units are free; cancelled anywhere, it leaves nothing behind.
 
         Args:
-            lane: 0 for interactive calls, 1 for batch calls, which give way.
+            lane: 0 for interactive calls, 1 for batch calls, which give way, but for every tenth
+                that goes.
             front: A retry: before the first attempts of its lane.
             deadline: When to give up, in seconds of the running loop's clock.
             costs: Units of each dimension; one request if it is not named.

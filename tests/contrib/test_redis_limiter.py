@@ -157,7 +157,7 @@ async def test_batch_beside_busy_interactive_limiters_has_its_tenth(redis: Redis
             while len(served) < 120:
                 await anyio.sleep(0.05)
         tasks.cancel_scope.cancel()
-    assert 120 / EVERY - 2 <= sum(served[:120])
+    assert sum(served[:120]) >= 120 / EVERY - 2
     assert served[:120].count(0) >= 60
 
 
@@ -378,7 +378,9 @@ async def test_looking_from_outside_sees_everything_and_leaves_nothing(redis: Re
 
 async def test_a_redis_that_is_not_there_cannot_be_looked_at() -> None:
     shared = SharedLimits(api_key="k", limiter="redis://:secret@127.0.0.1:1/0")
-    with pytest.raises(OSError, match="the Redis at 127.0.0.1:1/0 cannot be reached: ") as caught:
+    with pytest.raises(
+        OSError, match=r"the Redis at 127\.0\.0\.1:1/0 cannot be reached: "
+    ) as caught:
         await shared.look()
     assert "secret" not in f"{caught.value}{shared!r}{shared.where}"
 

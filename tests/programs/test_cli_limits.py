@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -66,7 +65,7 @@ def test_it_is_shown_once_where_there_is_no_terminal(
     assert state == ["nobody", "waits"]
     assert more == ["more", "calls", "interactive", "batch"]
     assert ten == ["10", "now", "now"]
-    assert hundred[:2] == ["100", "1"]
+    assert hundred == ["100", "1m", "01s", "1m", "01s"]
     assert max(map(len, done.stdout.splitlines()[1:])) <= 80
     assert "\x1b" not in done.stdout
 
@@ -110,7 +109,7 @@ def test_looking_changes_nothing_and_waits_for_nobody(
         fcntl.flock(held, fcntl.LOCK_EX)  # a program that stands still amid its work
         assert rows(fluence("limits", env=env).stdout)[2][2] == "40"
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, status.st_mtime_ns)
-    assert os.listdir(path.parent) == [path.name]
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_other_limits_can_be_named(env: dict[str, str], limiter: Limiter) -> None:
@@ -174,8 +173,8 @@ def test_a_terminal_shows_it_live_until_ctrl_c_and_is_left_as_it_was(
     assert max(map(len, shown)) < columns
     assert len(shown) == 12  # one frame, and the cursor's line after it
     assert shown[-1] == ""
-    assert re.search(r"█{4} +100 .*\d\d s$", shown[3])
-    assert shown[8] == "more calls  interactive       batch"
+    assert re.search(r"█{4} +100 .* (5\d s|1m 0\ds)$", shown[3])
+    assert re.fullmatch(r"more calls  interactive +batch", shown[8])
 
 
 def test_no_colour_where_none_is_wanted(env: dict[str, str], limiter: Limiter) -> None:
