@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from fluence_async._sansio.limits_file import SLOTS_AT
 from fluence_async.limiter import FileLook, Limiter, LimiterSnapshot
+from fluence_async.limiter._ledger import Ledger
+from fluence_async.limiter._mirror import Mirror
 from fluence_async.limits import SharedLimits
 from tests.shell.limiting import all_parked, in_a_fork, left
 
@@ -54,11 +57,45 @@ def test_it_sees_what_the_limiters_see(seed: int, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_what_was_read_while_somebody_wrote_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "limits"
+    limiter = Limiter(LIMITS, path=path)
+    limiter.acquire_nowait().settle()
+    read, writes = Mirror.read, iter(range(3))
+
+    def read_amid_writing(mirror: Mirror, ledger: Ledger, now: int) -> None:
+        for _ in writes:
+            monkeypatch.setattr(Mirror, "read", read)
+            limiter.acquire_nowait().settle()
+            monkeypatch.setattr(Mirror, "read", read_amid_writing)
+            break
+        read(mirror, ledger, now)
+
+    monkeypatch.setattr(Mirror, "read", read_amid_writing)
+    found = look(path)
+    assert [window.used for window in found.windows] == [4, 4]
+    assert next(writes, None) is None
+
+
+def test_who_has_the_lock_holds_up_nobody_who_looks(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    limiter = Limiter(LIMITS, path=path)
+    limiter.acquire_nowait().settle()
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert [window.used for window in look(path).windows] == [1, 1]
+
+
 def test_nothing_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     shared = SharedLimits(api_key="k", limiter="file")
     assert anyio.run(shared.look).waiting == 0
     assert [*tmp_path.iterdir()] == []
+    (tmp_path / "fluence").mkdir()
+    assert anyio.run(shared.look).windows[0].used == 0
+    assert [*(tmp_path / "fluence").iterdir()] == []
     assert shared.where.startswith(f"{tmp_path}/fluence/")
     assert repr(shared) == f"<SharedLimits in {shared.where}>"
 
@@ -74,7 +111,8 @@ def test_what_a_dead_process_had_in_flight_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "limits"
 
     def killed() -> None:
-        Limiter("3/minute", path=path).acquire_nowait().sent()
+        permit = Limiter("3/minute", path=path).acquire_nowait()
+        permit.sent()
         os._exit(0)
 
     in_a_fork(killed)
