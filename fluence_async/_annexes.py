@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Protocol
 
 from ._sansio.rate_limit import RateLimit
 from .cache import CacheStore, open_store
-from .limiter import Limiter, shared_limiter
+from .limiter import FileLook, Limiter, LimiterSnapshot, shared_limiter
 
-__all__ = ["named_limiter", "named_store"]
+__all__ = ["Look", "named_limiter", "named_look", "named_store"]
 
+_NEEDS_COREDIS = "a limiter in Redis needs coredis: pip install 'fluence-async[redis]'"
 _REDIS = ("redis://", "rediss://", "unix://")
 
 
@@ -66,7 +68,40 @@ def named_limiter(
     try:
         from .contrib.redis import RedisLimiter
     except ImportError as error:
-        raise ImportError(
-            "a limiter in Redis needs coredis: pip install 'fluence-async[redis]'"
-        ) from error
+        raise ImportError(_NEEDS_COREDIS) from error
     return RedisLimiter(limiter, name, limits)
+
+
+class Look(Protocol):
+    """Whoever looks at limits that programs share; `where` these are."""
+
+    where: str
+
+    async def look(self) -> LimiterSnapshot:
+        """How they stand now."""
+        ...
+
+
+def named_look(limiter: str, name: str, limits: Iterable[str | RateLimit]) -> Look:
+    """Who looks at the limiter that a session's `limiter=` names; `auto` is what the environment
+    says, and without that the file.
+
+    Raises:
+        ValueError: It names none that programs share.
+        ImportError: It names a Redis, without the extra `redis`.
+    """
+    if limiter == "auto":
+        limiter = os.environ.get("FLUENCE_LIMITER") or "file"
+    if limiter == "file":
+        return FileLook(name, limits)
+    if not limiter.startswith(_REDIS):
+        raise ValueError(
+            f"limiter={limiter!r}: only limits in a file or a Redis can be seen from outside their "
+            "program: let it have limiter='file' or 'redis://…' (or FLUENCE_LIMITER), and name "
+            "the same here"
+        )
+    try:
+        from .contrib.redis import RedisLook
+    except ImportError as error:
+        raise ImportError(_NEEDS_COREDIS) from error
+    return RedisLook(limiter, name, limits)

@@ -204,7 +204,8 @@ class Exchange:
         try:
             return self._limiter.acquire_nowait(lane=call.lane, front=call.front)
         except anyio.WouldBlock:
-            pass
+            if self.telling.of_waits:
+                self.telling.waits(call, self._limiter.wait_s(lane=call.lane, front=call.front))
         queue_s = math.inf if call.timeout.queue is None else call.timeout.queue
         until = min(self.clock() + queue_s, call.total_at)
         try:

@@ -23,6 +23,8 @@ __all__ = ["Telling"]
 
 logger = logging.getLogger("fluence_async")
 
+_LONG_S = 1.0
+
 
 class Telling:
     """The hooks of a session, and how they are told.
@@ -70,10 +72,24 @@ class Telling:
         if self._hooks:
             self.tell(facts.CacheLooked(call_id=call.call_id, hit=hit, coalesced=coalesced))
 
+    @property
+    def of_waits(self) -> bool:
+        """Whether anybody would hear of a wait."""
+        return bool(self._hooks) or logger.isEnabledFor(logging.INFO)
+
+    def waits(self, call: Call, at_least_s: float) -> None:
+        """It begins to wait for the limiter; short waits are not told."""
+        if at_least_s > _LONG_S:
+            logger.info("%s: waits for the limiter, for at least %.1f s", call.call_id, at_least_s)
+            if self._hooks:
+                self.tell(facts.LimiterWaits(call_id=call.call_id, at_least_s=at_least_s))
+
     def waited(self, call: Call, wait_s: float) -> None:
-        """It waited for the limiter; short waits are not told."""
-        if self._hooks and wait_s > 1:
-            self.tell(facts.LimiterWaited(call_id=call.call_id, wait_s=wait_s))
+        """It has waited for the limiter; short waits are not told."""
+        if wait_s > _LONG_S:
+            logger.info("%s: waited %.1f s for the limiter", call.call_id, wait_s)
+            if self._hooks:
+                self.tell(facts.LimiterWaited(call_id=call.call_id, wait_s=wait_s))
 
     def responded(self, call: Call) -> None:
         """A good response's headers came."""

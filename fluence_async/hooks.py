@@ -26,6 +26,7 @@ __all__ = [
     "Fact",
     "Hook",
     "LimiterWaited",
+    "LimiterWaits",
     "ResponseStarted",
     "RetryScheduled",
     "ToolCalled",
@@ -54,6 +55,14 @@ class CacheLooked(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str
     hit: bool
     coalesced: bool
+
+
+class LimiterWaits(msgspec.Struct, frozen=True, kw_only=True):
+    """A call begins to wait for the limiter, and it is known already that this takes longer than a
+    second: `at_least_s`. Where it hangs on answers of other calls, `LimiterWaited` alone tells."""
+
+    call_id: str
+    at_least_s: float
 
 
 class LimiterWaited(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +171,7 @@ class ToolCalled(msgspec.Struct, frozen=True, kw_only=True):
 Fact: TypeAlias = (
     CallStarted
     | CacheLooked
+    | LimiterWaits
     | LimiterWaited
     | AttemptFailed
     | RetryScheduled

@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 Priority: TypeAlias = Literal["interactive", "batch"]
-"""Whose call waits first for the limiter: batch calls give way to interactive ones."""
+"""Whose call waits first for the limiter: batch calls give way to interactive ones, but for every
+tenth that goes."""
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,10 +50,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching claim codec counter docstring error_bodies fold learning"
-        " learnt lenient_json limits_file metering origin partial_json processing rate_headers"
-        " rate_limit request retry schema secret sse sse_writing surrogates tool_calls watch"
-        " whole_answer window",
+        "answer_type bucket budget caching claim codec counter docstring error_bodies fold lanes"
+        " learning learnt lenient_json limits_file metering origin outlook partial_json processing"
+        " rate_headers rate_limit request retry schema secret sse sse_writing surrogates tool_calls"
+        " watch whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -64,18 +64,20 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package(
         "limiter",
-        "_early _ledger _line _mirror _park _process _queue _state _store _turns"
+        "_early _ledger _line _look _mirror _park _process _queue _seeing _state _store _turns"
         " file limiter memory permit",
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
-    "redis": package("contrib.redis", "_address _background _courier _store _units cache limiter"),
+    "redis": package(
+        "contrib.redis", "_address _background _courier _look _store _units cache limiter"
+    ),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
     "completions": ("_cached", "completions"),
-    "session": ("_annexes", "_binding", "_defaults", "session"),
+    "session": ("_annexes", "_binding", "_defaults", "limits", "session"),
     "door": ("",),
     "server": (
         *package("server", "app chat control faults hostile idempotency local received recording"),
@@ -89,7 +91,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli": (
         "__main__",
         *package(
-            "cli", "app asking blocks chat conversation drawn markdown render serve spent terminal"
+            "cli",
+            "app asking blocks chat conversation drawn gauge markdown render serve spent terminal",
         ),
     ),
     "contrib": package("contrib", "opentelemetry"),
@@ -112,7 +115,7 @@ ARGUED_UPWARD: dict[tuple[str, str], str] = {
 """Imports under TYPE_CHECKING that point up or sideways, and why."""
 
 PUBLIC_API_ONLY: dict[str, frozenset[str]] = {
-    "cli": frozenset({"", "ledger", "server", "types"}),
+    "cli": frozenset({"", "ledger", "limits", "server", "types"}),
     "server": frozenset({"types", "_sansio.codec", "_sansio.secret", "_sansio.sse_writing"}),
 }
 """What a program may use outside its own room: the command line only what its user could, the
@@ -145,7 +148,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "backoff": frozenset({"_sansio.retry"}),
-    "coredis": frozenset({"contrib.redis._courier", "contrib.redis.cache"}),
+    "coredis": frozenset({"contrib.redis._courier", "contrib.redis._look", "contrib.redis.cache"}),
     "httpcore2": frozenset(
         {"transports.httpcore", "transports._httpcore_pool", "transports._trio_network"}
     ),

@@ -17,8 +17,8 @@ import fluence_async
 from fluence_async import FluenceSession, tool
 from fluence_async.testing import FluenceServer
 
-MODULES = ("tools", "tool_run", "typed_answer", "completions", "_sansio.partial_json")
-"""Whose examples are run: the rooms of `run_tools` and `parse`."""
+MODULES = ("tools", "tool_run", "typed_answer", "completions", "limits", "_sansio.partial_json")
+"""Whose examples are run: the rooms of `run_tools` and `parse`, and what is seen of limits."""
 
 
 def examples() -> Iterator[tuple[str, str]]:

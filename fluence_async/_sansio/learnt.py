@@ -9,9 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from .counter import ALL_PARTS
+from .lanes import before
+from .outlook import Outlook, earliest
 from .rate_limit import RateLimit
 
-__all__ = ["Learnt", "LimiterSnapshot", "WindowSnapshot"]
+__all__ = ["Learnt", "LimiterSnapshot", "WindowSnapshot", "see"]
+
+_S = 1_000_000_000
 
 
 class Learnt(msgspec.Struct, kw_only=True):
@@ -55,6 +59,7 @@ class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         left: Units free; 0 also while more was used than the limit allows.
         next_free_s: Seconds until one is free; None if that hangs on an answer not yet here.
         learnt: How the server keeps it, as far as it has shown; None where nobody watches.
+        outlook: When which units come back; None if that is not known here (Redis knows it).
     """
 
     __module__ = "fluence_async.limiter"
@@ -64,6 +69,26 @@ class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     left: int
     next_free_s: float | None
     learnt: Learnt | None = None
+    outlook: Outlook | None = None
+
+
+def see(rate: RateLimit, outlook: Outlook, learnt: Learnt | None) -> WindowSnapshot:
+    """One window at one moment."""
+    now, free = outlook.now, outlook.free
+    next_free = now if free > 0 else None
+    for at, cost in outlook.returns if free < 1 else ():
+        free += cost
+        if free > 0:
+            next_free = at
+            break
+    return WindowSnapshot(
+        limit=rate,
+        used=rate.limit - outlook.free,
+        left=max(0, outlook.free),
+        next_free_s=None if next_free is None else (next_free - now) / _S,
+        learnt=learnt,
+        outlook=outlook,
+    )
 
 
 class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +98,9 @@ class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         windows: Its windows.
         waiting: Calls that wait, of all loops and threads.
         paused_s: Seconds until the pause that the server asked for is over; 0 if there is none.
+        waiting_batch: Those of them that wait in lane 1.
+        passed: How many of lane 0 were served while those waited, and are not made up for: after
+            nine, one of lane 1 goes first.
     """
 
     __module__ = "fluence_async.limiter"
@@ -80,3 +108,44 @@ class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[WindowSnapshot, ...]
     waiting: int
     paused_s: float
+    waiting_batch: int = 0
+    passed: int = 0
+
+    def eta_s(self, calls: int = 1, *, lane: int = 0) -> float | None:
+        """In how many seconds the last of `calls` further calls could go, at the earliest: after
+        those that wait, if nobody else comes, and each takes one unit and is answered at once. What
+        the limiter has learnt of the server may hold them back longer.
+
+        Args:
+            calls: How many, at least 1.
+            lane: 0 for interactive calls, 1 for batch calls.
+
+        Returns:
+            Seconds from the snapshot on; None if every unit is in flight, so that it hangs on
+            answers that are not here yet, or if this limiter has not asked who knows (see
+            `Limiter.look`).
+
+        Raises:
+            ValueError: `calls` or `lane` makes no sense.
+
+        Example:
+            ```python
+            limiter = Limiter(["2/second"])
+            assert limiter.snapshot().eta_s(2) == 0
+            assert limiter.snapshot().eta_s(3) > 1
+            ```
+        """
+        if type(calls) is not int or calls < 1:
+            raise ValueError(f"calls={calls!r}: must be a whole number from 1 up")
+        if lane not in (0, 1):
+            raise ValueError(f"lane={lane!r}: must be 0 (interactive) or 1 (batch)")
+        seen = [each.outlook for each in self.windows if each.limit.dimension == "requests"]
+        windows = [each for each in seen if each is not None]
+        if len(windows) < len(seen):
+            return None
+        more = [calls - 1 if each == lane else 0 for each in (0, 1)]
+        interactive = self.waiting - self.waiting_batch + more[0]
+        order = before(interactive, self.waiting_batch + more[1], self.passed, lane)
+        now = max(each.now for each in windows)
+        at = earliest(windows, now + round(self.paused_s * _S), *order)
+        return None if at is None else (at - now) / _S

@@ -1,17 +1,18 @@
 """What a limiter's file holds: its records in, bytes out, and back.
 
     header    what is true of the whole: how many units are in flight, how many entries there are
+    passed    by how many grants who waits in the batch lane was passed, and when that last looked
     slots     one for each request in flight: whose, since when, its costs
     tickets   one for each limiter that waits: since when its first caller has, and for what
     ring      one entry for each request that has come to an end: by when it had arrived, its costs
 
-Law: every record but the tickets carries its checksum, and none is believed without. A header is
-written whole or not at all. Slots and ring are the truth; what the header says of units in flight
-can be counted again from the slots.
+Law: every record but those of turns (passed, tickets) carries its checksum, and none is believed
+without. A header is written whole or not at all. Slots and ring are the truth; what the header says
+of units in flight can be counted again from the slots.
 
 Times in slots and ring, in ns, are the file's own: the machine's clock since boot plus `base`,
-which is chosen anew after each boot so that the file's time goes on where it had stopped. Those in
-tickets are of the machine's clock as it is.
+which is chosen anew after each boot so that the file's time goes on where it had stopped. Those of
+turns are of the machine's clock as it is.
 
 Rejected: `mmap` (who reads a file that somebody cuts short, or writes where the disk is full, is
 killed by SIGBUS; a `pread` or `pwrite` raises), a bucket's windows in the file (each process has
@@ -33,6 +34,8 @@ __all__ = [
     "HEADER_SIZE",
     "NO_SLOT",
     "NO_TICKET",
+    "PASSED",
+    "PASSED_AT",
     "RING",
     "SLOTS",
     "SLOTS_AT",
@@ -74,6 +77,8 @@ HEADER_SIZE: Final = _HEADER.size
 SLOT_SIZE: Final = _SLOT.size
 ENTRY_SIZE: Final = _ENTRY.size
 SLOTS_AT: Final = 4096
+PASSED: Final = Struct("<qq")
+PASSED_AT: Final = SLOTS_AT - PASSED.size
 SLOTS_SIZE: Final = SLOTS * SLOT_SIZE
 TICKETS_AT: Final = SLOTS_AT + SLOTS_SIZE
 TICKETS_SIZE: Final = _TICKET.size

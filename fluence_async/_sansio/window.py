@@ -13,15 +13,14 @@ from collections import deque
 from typing import Final
 
 from .claim import counts_on_arrival
-from .learnt import Learnt, WindowSnapshot
+from .learnt import Learnt, WindowSnapshot, see
+from .outlook import Outlook
 from .rate_limit import RateLimit
 
 __all__ = ["NEVER", "Window"]
 
 NEVER: Final = 2**63 - 1
 """Not at a time that is known: a settle decides."""
-
-_S: Final = 1_000_000_000
 
 
 class Window:
@@ -80,11 +79,6 @@ class Window:
 
     def snapshot(self, now: int, learnt: Learnt | None = None) -> WindowSnapshot:
         self.advance(now)
-        at = self.free_at(1)
-        return WindowSnapshot(
-            limit=self.rate,
-            used=self.rate.limit - self.free,
-            left=max(0, self.free),
-            next_free_s=None if at == NEVER else max(0, at - now) / _S,
-            learnt=learnt,
-        )
+        free, returns = self.free, tuple(self.returns)
+        outlook = Outlook(now, self.rate.limit, self.hold, self.reserve, free, returns)
+        return see(self.rate, outlook, learnt)

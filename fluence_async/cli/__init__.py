@@ -1,4 +1,4 @@
-"""The command line: `fluence chat`, `usage` and `serve`, made with the public API only."""
+"""The command line (`fluence chat`, `usage`, `limits`, `serve`), made with the public API only."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -195,6 +195,33 @@ def usage(
 
     with _outcome():
         show_spent(ledger, days=days, as_json=as_json)
+
+
+@_app.command()
+def limits(
+    obeyed: Annotated[
+        list[str] | None,
+        typer.Option("--limits", help="What the programs obey: once for each limit."),
+    ] = None,
+    limiter: Annotated[
+        str, typer.Option("--limiter", help="Where: file, redis://…, auto (FLUENCE_LIMITER, file).")
+    ] = "auto",
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Whose limits, before FLUENCE_BASE_URL.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, once.")] = False,
+) -> None:
+    """Show how the limits stand that programs share, live until Ctrl-C.
+
+    What is used and left, who waits, and when 10 and 100 more calls could go if nobody else comes.
+    Looking takes nothing, and no program notices. Without a terminal it is shown once.
+    """
+    from .gauge import Gauge, limits_of, show_live
+
+    live = draws(sys.stdout) and not as_json
+    with _outcome(), suppress(*[KeyboardInterrupt] * live):
+        gauge = Gauge(limits_of(obeyed, limiter, base_url))
+        _run_to_end(show_live(gauge) if live else gauge.show_once(as_json=as_json))
 
 
 @_app.command()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -22,7 +23,7 @@ from .blocks import Block, BlockSplitter
 from .markdown import THEME, render
 from .terminal import printable
 
-__all__ = ["DrawnView", "console_of"]
+__all__ = ["DrawnView", "console_of", "frame_of"]
 
 _FRAME_S = 1 / 12
 _SHARE = 4  # a frame is followed by a pause at least so many times as long
@@ -32,6 +33,18 @@ _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 def console_of(stream: TextIO) -> Console:
     """A console that writes to a terminal and heeds NO_COLOR."""
     return Console(file=stream, force_terminal=True, theme=THEME, highlight=False)
+
+
+def frame_of(height: int, finished: Sequence[str], unfinished: Sequence[str]) -> str:
+    """What puts lines in the place of the last `height`, at whose last one the cursor is.
+
+    Each line is drawn over its predecessor and erased from its end on. Unfinished lines are kept
+    from wrapping (DECAWM off): should the terminal find a character wider than rich does, the
+    count of lines still holds.
+    """
+    frame = "\r" + (f"\x1b[{height - 1}A" if height > 1 else "")
+    frame += "".join(f"{line}\x1b[K\n" for line in finished)
+    return frame + "\x1b[?7l" + "\x1b[K\n".join(unfinished) + "\x1b[J\x1b[?7h"
 
 
 class DrawnView:
@@ -112,15 +125,8 @@ class DrawnView:
         return _SPINNER[self._frames % len(_SPINNER)]
 
     def _draw(self, finished: list[str], unfinished: list[str]) -> None:
-        """Put the lines where the unfinished ones of the frame before stand, in one write.
-
-        Each line is drawn over its predecessor and erased from its end on. Unfinished lines
-        are kept from wrapping (DECAWM off): should the terminal find a character wider than
-        rich does, the count of lines still holds.
-        """
-        frame = "\r" + (f"\x1b[{self._height - 1}A" if self._height > 1 else "")
-        frame += "".join(f"{line}\x1b[K\n" for line in finished)
-        frame += "\x1b[?7l" + "\x1b[K\n".join(unfinished) + "\x1b[J\x1b[?7h"
+        """Put the lines where the unfinished ones of the frame before stand, in one write."""
+        frame = frame_of(self._height, finished, unfinished)
         self._height = len(unfinished)
         stream = self._console.file
         stream.write(frame)

@@ -24,6 +24,8 @@ from .._sansio.limits_file import (
     HEADER_SIZE,
     NO_SLOT,
     NO_TICKET,
+    PASSED,
+    PASSED_AT,
     RING,
     SLOT_SIZE,
     SLOTS,
@@ -53,6 +55,7 @@ _UNSEEN_PROCESS = 3600 * _S
 _LOOK_EVERY = _S // 10
 _AT_ONCE = 1024
 NOTHING: Costs = (0,) * DIMENSIONS
+_MOST_PASSED = 2**32
 
 
 class Place(NamedTuple):
@@ -72,6 +75,7 @@ class Ledger:
     Args:
         path: Where.
         wall: The wall clock, in ns.
+        open_file: How it is opened.
 
     Attributes:
         header: What holds for the whole, since `refresh`.
@@ -82,10 +86,16 @@ class Ledger:
 
     header: Header
 
-    def __init__(self, path: Path, wall: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wall: Callable[[], int],
+        open_file: Callable[[Path], StateFile] = StateFile,
+    ) -> None:
         self._path = path
         self._wall = wall
-        self._file = StateFile(path)
+        self._open_file = open_file
+        self._file = open_file(path)
         self._boot = boot_id()
         self.process: Process = this_process()
         self._data: bytes | None = None
@@ -121,7 +131,7 @@ class Ledger:
             self._look_at = now + _LOOK_EVERY
             if not self._file.is_at(self._path):
                 self._file.close()
-                self._file = StateFile(self._path)
+                self._file = self._open_file(self._path)
                 if not self._file.lock():
                     raise BlockingIOError
         data = self._file.read(HEADER_SIZE, 0)
@@ -289,3 +299,13 @@ class Ledger:
         if place >= self.header.tickets:
             self.header.tickets = place + 1
             self.commit(now)
+
+    def passed(self) -> tuple[int, int]:
+        """By how many grants the batch lane was passed, and when somebody in it last looked."""
+        data = self._file.read(PASSED.size, PASSED_AT)
+        passed, seen = PASSED.unpack(data.ljust(PASSED.size, b"\0"))
+        return min(max(0, passed), _MOST_PASSED), seen
+
+    def put_passed(self, passed: int, seen: int) -> None:
+        """Write that."""
+        self._file.write(PASSED.pack(passed, seen), PASSED_AT)

@@ -73,9 +73,19 @@ class Line:
         """Whether a fresh claim was taken at once."""
         if self._later:
             self.catch_up()
-        if self.queue.size and self.queue.ahead(rank):
+        queue = self.queue
+        if not queue.size:
+            return not self.store.take(claim, now, rank // 2)
+        ahead, lane = queue.place(rank)
+        if ahead or self.store.take(claim, now, lane):
             return False
-        return not self.store.take(claim, now, rank // 2)
+        queue.served(rank // 2)
+        return True
+
+    def earliest(self, claim: Claim, rank: int, now: int) -> int:
+        """Before when a fresh claim is not served, as far as those who wait can tell."""
+        ahead, lane = self.queue.place(rank)
+        return self.store.earliest(claim, now, lane, ahead)
 
     def enqueue(self, claim: Claim, rank: int, now: int, deadline: float) -> Waiter:
         """Let the running task come in, until `deadline` in seconds of its loop. It has still to
@@ -89,7 +99,7 @@ class Line:
         until = NEVER
         if deadline < math.inf:
             until = now + int((deadline - home.time()) * _S)
-            known = self.store.earliest(claim, now, rank // 2, self.queue.ahead(rank))
+            known = self.earliest(claim, rank, now)
             if until < known > now:
                 raise self._too_late(known - now)
         claim.came = now
@@ -126,12 +136,15 @@ class Line:
         while (expired := queue.first_expired(now)) is not None:
             self._wake(expired, now, here)
         while (head := queue.head()) is not None:
-            wake = self.store.take(head.claim, now, head.lane)
-            if head.deadline < wake < NEVER:
-                head.known_at = wake
+            waiter, lane = head
+            wake = self.store.take(waiter.claim, now, lane)
+            if waiter.deadline < wake < NEVER:
+                waiter.known_at = wake
             elif wake:
                 return min(wake, queue.next_deadline(), now + self.store.stale_after)
-            self._wake(head, now, here)
+            else:
+                queue.served(waiter.lane)
+            self._wake(waiter, now, here)
         return NEVER
 
     def _wake(self, waiter: Waiter, now: int, here: Any) -> None:

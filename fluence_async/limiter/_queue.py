@@ -1,8 +1,8 @@
 """Who waits, in the order in which they are served, and until when.
 
-Law: lane 0 before lane 1; within a lane retries before first attempts; among equals, first come
-first served. Whoever leaves is gone at once, from wherever in the queue, so that a queue from
-which all have left holds nothing.
+Law: lane 0 before lane 1, but for the turns that lane 1 is owed (`_sansio/lanes.py`); within a
+lane retries before first attempts; among equals, first come first served. Whoever leaves is gone
+at once, from wherever in the queue, so that a queue from which all have left holds nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from .._sansio.bucket import NEVER, Claim
+from .._sansio.lanes import before, passed_after, turns_owed
 from ._park import Home
 from ._store import Store
 
@@ -50,14 +51,16 @@ class WaitQueue:
 
     Attributes:
         size: How many wait.
+        passed: How many of lane 0 were served while lane 1 waited, and are not made up for.
     """
 
-    __slots__ = ("_deadlines", "_ranks", "size")
+    __slots__ = ("_deadlines", "_ranks", "passed", "size")
 
     def __init__(self) -> None:
         # linked and hashed: a deque cannot lose its middle, a dict is slow at losing its head
         self._ranks: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in range(4)]
         self.size: int = 0
+        self.passed: int = 0
         self._deadlines: list[Waiter] = []  # a heap, in which who left may linger a while
 
     def __iter__(self) -> Iterator[Waiter]:
@@ -67,16 +70,40 @@ class WaitQueue:
     def __contains__(self, waiter: Waiter) -> bool:
         return waiter in self._ranks[waiter.rank]
 
-    def ahead(self, rank: int) -> int:
-        """How many would be served before one that came now with this rank."""
-        return sum(map(len, self._ranks[: rank + 1]))
+    @property
+    def lanes(self) -> tuple[int, int]:
+        """How many wait in each lane."""
+        first, second, third, fourth = map(len, self._ranks)
+        return first + second, third + fourth
 
-    def head(self) -> Waiter | None:
-        """Who is served next."""
-        for waiters in self._ranks:
+    def place(self, rank: int) -> tuple[int, int]:
+        """How many would be served before one that came now with this rank, and in which lane's
+        right it would be."""
+        interactive, batch = self.lanes
+        if rank < 2:
+            interactive = sum(map(len, self._ranks[: rank + 1]))
+        else:
+            batch = sum(map(len, self._ranks[2 : rank + 1]))
+        freely, reserved = before(interactive, batch, self.passed, rank // 2)
+        return freely + reserved - 1, int(reserved > 0)
+
+    def head(self) -> tuple[Waiter, int] | None:
+        """Who is served next, and in which lane's right."""
+        ranks = self._ranks
+        if turns_owed(self.passed):
+            for waiters in ranks[2:]:
+                if waiters:
+                    return next(iter(waiters)), 0
+        for waiters in ranks:
             if waiters:
-                return next(iter(waiters))
+                head = next(iter(waiters))
+                return head, head.lane
         return None
+
+    def served(self, lane: int) -> None:
+        """One of that lane took its units; if it waited, it is still here."""
+        batch_waits = bool(self._ranks[3] or self._ranks[2])
+        self.passed = passed_after(self.passed, lane, batch_waits)
 
     def append(self, waiter: Waiter) -> None:
         """Let one come."""
@@ -89,6 +116,8 @@ class WaitQueue:
         """Let one go."""
         del self._ranks[waiter.rank][waiter]
         self.size -= 1
+        if not (self._ranks[3] or self._ranks[2]):
+            self.passed = 0
         if len(self._deadlines) > 2 * self.size:
             self._collect_deadlines()
 

@@ -33,14 +33,19 @@ class StateFile:
         self._fd = -1
         if sys.platform != "linux":
             raise OSError("a limiter's file needs Linux")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
+        self._fd = self._open(path)
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is not a plain file")
         if status.st_uid != os.geteuid():
             raise PermissionError(f"it belongs to another user (uid {status.st_uid})")
+        self._protect(status)
+
+    def _open(self, path: Path) -> int:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def _protect(self, status: os.stat_result) -> None:
         if stat.S_IMODE(status.st_mode) != 0o600:
             os.fchmod(self._fd, 0o600)
 

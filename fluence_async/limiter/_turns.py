@@ -1,8 +1,9 @@
 """Whose turn it is among the processes that wait, by their tickets in the file.
 
-Law: interactive before batch, then by when the first caller of each had come. A ticket must be
-shown anew within a second, or the others go on as if it were not there: its process may be
-standing still, or dead.
+Law: interactive before batch, but for the turns that batch is owed (`_sansio/lanes.py`), then by
+when the first caller of each had come. Who is owed a turn may be asleep: the others leave its units
+and go on. A ticket must be shown anew within a second, or they go on as if it were not there: its
+process may be standing still, or dead. So it is with what batch is owed.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import os
 from collections.abc import Iterable
 
 from .._sansio.bucket import Claim
+from .._sansio.lanes import passed_after, turns_owed
 from .._sansio.limits_file import TICKETS, Costs, Ticket
 from ._ledger import Ledger
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "passed_by", "shown"]
 
 _STALE = 1_000_000_000
 
@@ -31,16 +33,31 @@ class Turns:
         self._id = int.from_bytes(os.urandom(8), "little") | 1
         self._place = 0
 
-    def ahead(self, ledger: Ledger, claim: Claim, now: int, lane: int) -> Costs:
-        """What others need who came before; empty if there are none."""
-        turn = (lane, claim.came or now)
-        shown = [each for each in ledger.tickets() if each.owner and not _is_stale(each, now)]
-        if not shown:
+    def ahead(self, ledger: Ledger, claim: Claim, now: int, lane: int) -> tuple[int, Costs]:
+        """In which lane's right it takes, and what others need who go first; empty if none do."""
+        tickets = shown(ledger, now)
+        if not tickets:
             ledger.header.tickets = 0
-        first = (
-            each.costs for each in shown if each.owner != self._id and (each.lane, each.came) < turn
-        )
-        return _sum(first)
+        others = [each for each in tickets if each.owner != self._id]
+        came = claim.came or now
+        owed = turns_owed(passed_by(ledger, now))
+        batch = sorted((each for each in others if each.lane), key=lambda each: each.came)
+        if lane and owed:
+            before = [each.costs for each in batch if each.came < came]
+            if len(before) < owed:
+                return 0, _sum(before)
+        first = [each.costs for each in others if (each.lane, each.came) < (lane, came)]
+        if batch and not lane:  # of those behind its first caller, a process shows nothing
+            first += [tuple(owed * cost for cost in batch[0].costs)] if owed else []
+        return lane, _sum(first)
+
+    def taken(self, ledger: Ledger, now: int, lane: int) -> None:
+        """One of that lane took its units, while others may wait."""
+        passed, seen = ledger.passed()
+        batch_waits = bool(lane) or abs(now - seen) < _STALE
+        passed = passed_after(passed_by(ledger, now), lane, batch_waits)
+        if batch_waits:
+            ledger.put_passed(passed, now if lane else seen)
 
     def stand(self, ledger: Ledger, claim: Claim, now: int, lane: int, costs: Costs) -> None:
         """Show a ticket for who is first here."""
@@ -57,6 +74,8 @@ class Turns:
             ticket = Ticket(self._id, lane, claim.came, now, costs)
             ledger.put_ticket(self._place, ticket, now)
             self.waiting = claim
+        if lane:
+            ledger.put_passed(passed_by(ledger, now), now)
 
     def leave(self, ledger: Ledger, now: int) -> None:
         """Take it away, if there is one."""
@@ -65,6 +84,17 @@ class Turns:
             tickets = ledger.tickets()
             if self._place < len(tickets) and tickets[self._place].owner == self._id:
                 ledger.put_ticket(self._place, None, now)
+
+
+def shown(ledger: Ledger, now: int) -> list[Ticket]:
+    """The tickets that hold."""
+    return [each for each in ledger.tickets() if each.owner and not _is_stale(each, now)]
+
+
+def passed_by(ledger: Ledger, now: int) -> int:
+    """By how many grants batch was passed; 0 if none waits."""
+    passed, seen = ledger.passed()
+    return passed if abs(now - seen) < _STALE else 0
 
 
 def _is_stale(ticket: Ticket, now: int) -> bool:

@@ -248,12 +248,13 @@ class FileStore:
         self.stale_after = NEVER
 
     def _take(self, ledger: Ledger, now: int, claim: Claim, lane: int) -> int:
-        ahead = self._turns.ahead(ledger, claim, now, lane) if ledger.header.tickets else ()
-        wake = self._mirror.take(claim, now, lane, ahead) if ledger.has_room() else NEVER
+        others_wait = ledger.header.tickets > 0
+        right, ahead = self._turns.ahead(ledger, claim, now, lane) if others_wait else (lane, ())
+        wake = self._mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
         if wake and now >= self._search_at:
             self._search_at = now + self.stale_after
             self._mirror.bury(ledger, now, self._unseen)
-            wake = self._mirror.take(claim, now, lane, ahead) if ledger.has_room() else NEVER
+            wake = self._mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
         costs = self._mirror.columns(claim.costs)
         if wake:
             if claim.came:
@@ -261,6 +262,8 @@ class FileStore:
             return wake
         claim.place = ledger.take(now, costs)
         self._mirror.note(ledger)
+        if others_wait:
+            self._turns.taken(ledger, now, lane)
         if self._turns.waiting is not None:
             self._turns.leave(ledger, now)
         return 0

@@ -24,6 +24,7 @@ from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ._early import Early
 from ._line import Line
 from ._process import boot_clock
+from ._seeing import Seen
 from .file import open_store
 from .permit import Permit
 
@@ -35,7 +36,7 @@ _POLICIES: Final = ("any", "any-strict", "window")
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
 
 
-class Limiter:
+class Limiter(Seen):
     """Units of one or several rate limits, handed out so that the server never counts too many.
 
     Args:
@@ -119,7 +120,8 @@ class Limiter:
         units are free; cancelled anywhere, it leaves nothing behind.
 
         Args:
-            lane: 0 for interactive calls, 1 for batch calls, which give way.
+            lane: 0 for interactive calls, 1 for batch calls, which give way, but for every tenth
+                that goes.
             front: A retry: before the first attempts of its lane.
             deadline: When to give up, in seconds of the running loop's clock.
             costs: Units of each dimension; one request if it is not named.
@@ -197,24 +199,6 @@ class Limiter:
                 except ValueError:
                     line.queue.expire(waiter)
             line.pump(now)
-
-    def snapshot(self) -> LimiterSnapshot:
-        """What is used, left and waiting now."""
-        line = self._line
-        now = line.clock()
-        with line.lock:
-            line.catch_up()
-            return LimiterSnapshot(
-                windows=line.store.snapshot(now),
-                waiting=line.queue.size,
-                paused_s=max(0, line.store.blocked_until - now) / _S,
-            )
-
-    def __repr__(self) -> str:
-        now = self.snapshot()
-        windows = ", ".join(f"{window.limit}: {window.left} left" for window in now.windows)
-        pause = f", paused for {now.paused_s:.1f} s" if now.paused_s else ""
-        return f"<Limiter {windows}; {now.waiting} waiting{pause}>"
 
     def _permit(self, lane: int, costs: Mapping[str, int] | None) -> Permit:
         if lane not in (0, 1):

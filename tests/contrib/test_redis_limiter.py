@@ -7,20 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 
 from fluence_async import APITimeoutError, FluenceSession, LimitWaitError
+from fluence_async._sansio.lanes import EVERY
 from fluence_async.limiter import Limiter
+from fluence_async.limits import SharedLimits
 from fluence_async.testing import FluenceServer
 from fluence_async.testing.limiter_contract import CHECKS, Check
 from tests.contrib.redis_server import WHY_NOT, RedisServer
 
 pytest.importorskip("coredis", reason="coredis is not installed")
 
-from fluence_async.contrib.redis import RedisLimiter, _courier, _store
+from fluence_async.contrib.redis import RedisLimiter, RedisLook, _courier, _store
 
 pytestmark = [
     pytest.mark.anyio,
@@ -132,6 +135,44 @@ async def test_a_batch_call_leaves_the_reserve(redis: RedisServer) -> None:
         await call(one, lane=1, deadline=anyio.current_time() + 5)
     with anyio.fail_after(5):
         await call(one)
+
+
+async def test_batch_beside_busy_interactive_limiters_has_its_tenth(redis: RedisServer) -> None:
+    served: list[int] = []
+
+    async def work(one: Limiter, lane: int) -> None:
+        while True:
+            await call(one, lane=lane)
+            served.append(lane)
+
+    async with anyio.create_task_group() as tasks:
+        for lane in (0, 0, 1):
+            one = RedisLimiter(redis.url, "n", ["20/0.5s"], reserve=0.1)
+            for _ in range(30):
+                tasks.start_soon(work, one, lane)
+        with anyio.fail_after(20):
+            while len(served) < 20:  # the first, who come before anybody waits
+                await anyio.sleep(0.01)
+            served.clear()
+            while len(served) < 120:
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+    assert sum(served[:120]) >= 120 / EVERY - 2
+    assert served[:120].count(0) >= 60
+
+
+async def test_batch_that_the_reserve_keeps_out_sees_that_it_is_owed_a_turn(
+    redis: RedisServer,
+) -> None:
+    one, other = (RedisLimiter(redis.url, "n", ["20/hour"], reserve=0.5) for _ in range(2))
+    for _ in range(10):
+        await call(one, lane=1)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(call, one, lane=1))
+            await anyio.sleep(0.2)  # it is told to come again in an hour
+            for _ in range(9):
+                await call(other)
 
 
 async def test_a_pause_is_everybodys(redis: RedisServer) -> None:
@@ -290,6 +331,71 @@ async def test_sessions_of_one_key_share_what_is_in_redis(redis: RedisServer) ->
         names = redis.say("EVAL", "return table.concat(redis.call('KEYS', '*'), ' ')", "0")
         assert b"fluence:{" in names
         assert server.api_key.encode() not in names
+
+
+# ─── looking ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_looking_from_outside_sees_everything_and_leaves_nothing(redis: RedisServer) -> None:
+    outside = RedisLook(redis.url, "n", ["10/minute", "100 tokens/minute"])
+    empty = await outside.look()
+    assert [window.used for window in empty.windows] == [0, 0]
+    assert redis.say("DBSIZE") == b":0"
+    one = RedisLimiter(redis.url, "n", ["10/minute", "100 tokens/minute"], reserve=0)
+    for _ in range(6):
+        await call(one, costs={"tokens": 5})
+    held = [await one.acquire() for _ in range(4)]
+    other = RedisLimiter(redis.url, "n", ["10/minute"], reserve=0)
+    async with anyio.create_task_group() as tasks:
+        for lane in (0, 0, 1):
+            tasks.start_soon(partial(call, one, lane=lane))
+        tasks.start_soon(partial(call, other, lane=1))
+        await anyio.sleep(0.3)
+        one.pause(5)
+        await anyio.sleep(0.2)  # until Redis has heard of it
+        before = redis.say(
+            "EVAL", "return redis.call('HGETALL', KEYS[1])[2]", "1", "fluence:{n}:state"
+        )
+        now = await outside.look()
+        assert [window.used for window in now.windows] == [10, 30]
+        assert now.windows[0].outlook is not None
+        assert now.windows[0].outlook.in_flight == 4
+        assert (now.waiting, now.waiting_batch) == (2, 1)  # limiters
+        assert 4 < now.paused_s < 5.1
+        eta = now.eta_s(1)
+        assert eta is not None
+        assert 55 < eta < 61  # the third unit
+        theirs = await one.look()
+        assert (theirs.waiting, theirs.waiting_batch) == (4, 2)
+        assert one.snapshot().eta_s(1) is None  # nobody has asked Redis
+        assert before == redis.say(
+            "EVAL", "return redis.call('HGETALL', KEYS[1])[2]", "1", "fluence:{n}:state"
+        )
+        tasks.cancel_scope.cancel()
+    for permit in held:
+        permit.release()
+
+
+async def test_a_redis_that_is_not_there_cannot_be_looked_at() -> None:
+    shared = SharedLimits(api_key="k", limiter="redis://:secret@127.0.0.1:1/0")
+    with pytest.raises(
+        OSError, match=r"the Redis at 127\.0\.0\.1:1/0 cannot be reached: "
+    ) as caught:
+        await shared.look()
+    assert "secret" not in f"{caught.value}{shared!r}{shared.where}"
+
+
+async def test_the_gauge_is_exact_when_all_have_been_answered(redis: RedisServer) -> None:
+    one = limiter_of(redis, "10/second", "15/2s")
+    for _ in range(12):
+        await call(one)
+    now, begun = await one.look(), time.monotonic()
+    eta = now.eta_s(10)
+    sent: list[float] = []
+    for _ in range(10):
+        await call(one, sent)
+    assert eta is not None
+    assert sent[-1] - begun == pytest.approx(eta, abs=0.2)
 
 
 WORKER = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,6 +18,7 @@ from fluence_async import (
     FluenceError,
     FluenceSession,
     InternalServerError,
+    Limiter,
     QuotaExceededError,
     RateLimitError,
     ResponseError,
@@ -29,6 +32,8 @@ from fluence_async.hooks import (
     CallFinished,
     CallStarted,
     Fact,
+    LimiterWaited,
+    LimiterWaits,
     ResponseStarted,
     RetryScheduled,
 )
@@ -67,9 +72,8 @@ def session(transport: ScriptedTransport, **options: Any) -> FluenceSession:
     return FluenceSession(
         api_key=KEY,
         base_url=f"http://127.0.0.1:{session.port}/v1",  # type: ignore[attr-defined]
-        limiter=None,
         transport=lambda: transport,
-        **options,
+        **{"limiter": None, **options},
     )
 
 
@@ -275,6 +279,38 @@ async def test_hooks_are_told_the_facts_in_order() -> None:
     assert len({fact.call_id for fact in told}) == 1
     assert KEY not in repr(told)
     assert "hi" not in repr(told)
+
+
+async def test_hooks_and_log_are_told_of_a_long_wait_as_it_begins_and_when_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[Fact] = []
+    limiter = Limiter("2/5s", clock=lambda: round(anyio.current_time() * 1e9))
+    for _ in range(2):
+        limiter.acquire_nowait().settle()
+    with caplog.at_level(logging.INFO, logger="fluence_async"):
+        async with anyio.create_task_group() as group:
+            group.start_soon(
+                partial(ask, ScriptedTransport(GOOD), hooks=[told.append], limiter=limiter)
+            )
+            await anyio.sleep(0.01)
+            assert [type(fact) for fact in told] == [CallStarted, LimiterWaits]
+            assert caplog.messages[-1].endswith("waits for the limiter, for at least 5.1 s")
+    assert [type(fact) for fact in told[1:3]] == [LimiterWaits, LimiterWaited]
+    waits, waited = told[1:3]
+    assert isinstance(waits, LimiterWaits)
+    assert isinstance(waited, LimiterWaited)
+    assert waits.call_id == waited.call_id
+    assert waits.at_least_s == pytest.approx(waited.wait_s, abs=0.001) == pytest.approx(5.0525)
+    assert any(text.endswith("waited 5.1 s for the limiter") for text in caplog.messages)
+
+
+async def test_a_wait_of_less_than_a_second_is_not_told() -> None:
+    told: list[Fact] = []
+    limiter = Limiter("1/0.5s", clock=lambda: round(anyio.current_time() * 1e9))
+    limiter.acquire_nowait().settle()
+    await ask(ScriptedTransport(GOOD), hooks=[told.append], limiter=limiter)
+    assert [type(fact) for fact in told] == [CallStarted, ResponseStarted, CallFinished]
 
 
 async def test_hooks_are_told_of_a_stream_once_it_has_ended() -> None:

@@ -19,6 +19,7 @@ from coredis.retry import NoRetryPolicy
 from ...limiter._park import Home, LoopClosed, home_in
 from ._background import in_background, running_loop
 from ._store import RedisStore
+from ._units import KEYS
 
 __all__ = ["Courier"]
 
@@ -29,7 +30,6 @@ _RETRIED_S = 1.0
 _S = 1_000_000_000
 _IDLE = 10 * _S
 _STEP = (Path(__file__).parent / "_step.lua").read_text()
-_KEYS = ("units", "tickets", "seen", "state")
 
 
 class Courier:
@@ -79,7 +79,7 @@ class Courier:
     async def _serve(self) -> bool:
         """Work on one connection, until it breaks or there is nothing to do; whether that is so."""
         url = self._store.terms.url
-        keys = [f"fluence:{{{self._store.terms.name}}}:{part}" for part in _KEYS]
+        keys = [f"fluence:{{{self._store.terms.name}}}:{part}" for part in KEYS]
         try:
             client = Redis.from_url(
                 url,

@@ -5,14 +5,17 @@
 --         is in flight: the end of a lease that its owner renews, so that a crash ends by itself.
 --         A permit's name ends with its costs, '|tokens=500|requests=1'; one request if it has none
 --       2 tickets: who waits, in order   3 seen: until when a ticket holds   4 state: epoch, clock,
---         blocked, turn
+--         blocked, turn, passed (by how many grants batch was), lately (until when batch that was
+--         just served counts as waiting: it may ask again)
 -- ARGV  1 me   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
---       5 the permit's name   6 the number of windows, then limit, hold (µs), reserve, dimension;
+--       5 the permit's name   6 of how many grants one is batch's   7 the number of windows, then
+--       limit, hold (µs), reserve, dimension;
 --       then what happened: 'put' name age | 'drop' name | 'hold' name | 'block' µs | 'leave'
 -- Returns {verdict, wait (µs), epoch, used of each window …}; the verdict is 'taken', 'wait',
 -- 'noted' (nothing was asked for) or 'lost' (this Redis has forgotten what I know: tell it all).
 local units, tickets, seen, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, known, lease, lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local every = tonumber(ARGV[6])
 
 local function at(text) return string.format('%.0f', text) end
 
@@ -22,8 +25,8 @@ now = math.max(now, tonumber(redis.call('HGET', state, 'clock') or '0'))
 redis.call('HSET', state, 'clock', at(now))
 
 local windows, longest, shortest = {}, 0, math.huge
-local argument = 7
-for number = 1, tonumber(ARGV[6]) do
+local argument = 8
+for number = 1, tonumber(ARGV[7]) do
   local window = {
     limit = tonumber(ARGV[argument]),
     hold = tonumber(ARGV[argument + 1]),
@@ -105,12 +108,12 @@ local function returns(window, missing)
   return now + window.hold
 end
 
-local function wait_for(ahead)
+local function wait_for(ahead, freely)
   local wake = 0
   for number, window in ipairs(windows) do
     local need = cost(ARGV[5], window.dimension)
     if need > 0 then
-      if lane == '1' then need = need + window.reserve end
+      if not freely then need = need + window.reserve end
       if window.dimension == 'requests' then need = need + ahead end
       local missing = used[number] + need - window.limit
       if missing > 0 then wake = math.max(wake, returns(window, missing)) end
@@ -123,24 +126,43 @@ local verdict, wait = 'noted', 0
 if known ~= '' and known ~= epoch then
   verdict = 'lost'
 elseif lane ~= '' then
+  local lately = tonumber(redis.call('HGET', state, 'lately') or '0')
+  local batch_waits = lately > now or redis.call('ZCOUNT', tickets, '0', '+inf') > 0
   local turn = redis.call('ZSCORE', tickets, me)
   if not turn or (lane == '0') ~= (tonumber(turn) < 0) then
     turn = redis.call('HINCRBY', state, 'turn', 1)
     if lane == '0' then turn = turn - 2 ^ 52 end
     redis.call('ZADD', tickets, at(turn), me)
   end
-  local ahead = redis.call('ZRANK', tickets, me)
-  local wake = wait_for(ahead)
+  -- See _sansio/lanes.py: batch that was passed by is owed turns, and takes them without a reserve.
+  local passed = batch_waits and tonumber(redis.call('HGET', state, 'passed') or '0') or 0
+  local owed = math.floor(passed / (every - 1))
+  local ahead, freely = redis.call('ZRANK', tickets, me), lane == '0'
+  if freely then
+    if redis.call('ZCOUNT', tickets, '0', '+inf') > 0 then ahead = ahead + owed end
+  else
+    local batch_ahead = ahead - redis.call('ZCOUNT', tickets, '-inf', '(0')
+    if batch_ahead < owed then ahead, freely = batch_ahead, true end
+  end
+  local wake = wait_for(ahead, freely)
   if wake <= now then
     verdict = 'taken'
     redis.call('ZADD', units, at(now + lease), ARGV[5])
     leave(me)
+    if lane == '1' then
+      passed = math.max(0, passed - (every - 1))
+      redis.call('HSET', state, 'lately', at(now + 1000000))
+    elseif batch_waits then
+      passed = passed + 1
+    end
+    redis.call('HSET', state, 'passed', at(passed))
     for number, window in ipairs(windows) do
       used[number] = used[number] + cost(ARGV[5], window.dimension)
     end
   else
-    -- Who is ahead may give up: nobody sleeps long beyond the time at which he could be the first.
-    wake = math.min(wake, math.max(wait_for(0), now) + 1000000)
+    -- Who is ahead may give up, and batch be owed a turn: nobody sleeps long beyond the time at
+    -- which he could be the first.
+    wake = math.min(wake, math.max(wait_for(0, true), now) + 1000000)
     verdict, wait = 'wait', wake - now
     redis.call('ZADD', seen, at(wake + 2000000), me)
   end

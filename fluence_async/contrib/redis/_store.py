@@ -18,7 +18,7 @@ from ..._sansio.bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim, WindowS
 from ..._sansio.rate_limit import RateLimit
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
-from ._units import Ask, Carrier, News, Terms, Unit, Units, in_words
+from ._units import Ask, Carrier, News, Terms, Unit, Units, in_numbers, in_words
 
 __all__ = ["RedisStore"]
 
@@ -48,6 +48,7 @@ class RedisStore:
         self._limits = tuple(limits)
         self._model = terms.bucket(self._limits)  # checks, names and holds; no units
         self._units = Units()
+        self.me = self._units.me
         self._epoch = ""
         self._used = [0 for _ in self._model.windows]
         self.news: list[News] = []
@@ -185,12 +186,8 @@ class RedisStore:
         ask, news, self.news = self.wanted, self.news, []
         unit = None if ask is None else self._units.new(ask[1])
         lane, name = ("", "") if ask is None or unit is None else (str(ask[0]), unit.name)
-        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name]
-        arguments.append(str(len(self._model.windows)))
-        for window in self._model.windows:
-            terms = window.rate.limit, window.hold // _US, window.reserve, window.dimension
-            arguments += map(str, terms)
-        return [*arguments, *in_words(news, now)], unit
+        arguments = [self.me, self._epoch, str(_LEASE // _US), lane, name]
+        return [*arguments, *in_numbers(self._model), *in_words(news, now)], unit
 
     def answered(self, reply: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
         """Take in what the script said; the line pumps next."""

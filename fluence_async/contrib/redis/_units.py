@@ -11,12 +11,27 @@ import msgspec
 
 from ..._sansio.bucket import ARRIVED, DONE, Bucket, Claim
 from ..._sansio.claim import the_rest
+from ..._sansio.lanes import EVERY
 from ..._sansio.rate_limit import RateLimit
 
-__all__ = ["Ask", "Carrier", "News", "Terms", "Unit", "Units", "in_words"]
+__all__ = [
+    "KEYS",
+    "Ask",
+    "Carrier",
+    "News",
+    "Terms",
+    "Unit",
+    "Units",
+    "costs_of",
+    "in_numbers",
+    "in_words",
+]
 
 _US = 1_000
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
+
+KEYS = ("units", "tickets", "seen", "state")
+"""What of a limiter is in Redis, in the script's order."""
 
 News: TypeAlias = tuple[str | int, ...]
 """What happened and to what, as `_step.lua` takes it; points in time in ns."""
@@ -206,6 +221,14 @@ class Units:
         return arrived + self.leases()
 
 
+def in_numbers(bucket: Bucket) -> Iterable[str]:
+    """What the script is told of the rules: of how many grants one is batch's, and the windows."""
+    yield from (str(EVERY), str(len(bucket.windows)))
+    for window in bucket.windows:
+        terms = window.rate.limit, window.hold // _US, window.reserve, window.dimension
+        yield from map(str, terms)
+
+
 def in_words(news: Iterable[News], now: int) -> Iterable[str]:
     """What the script is told: a unit's age, or how long a pause lasts, in µs."""
     for each in news:
@@ -216,3 +239,11 @@ def in_words(news: Iterable[News], now: int) -> Iterable[str]:
                 yield from ("block", str(max(0, until - now) // _US))
             case _:
                 yield from map(str, each)
+
+
+def costs_of(name: str) -> Mapping[str, int]:
+    """What the unit of that name takes."""
+    _, *costs = name.split("|")
+    if not costs:
+        return _ONE_REQUEST
+    return {dimension: int(cost) for dimension, _, cost in (each.partition("=") for each in costs)}

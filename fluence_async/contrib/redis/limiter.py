@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from ..._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
-from ...limiter import Limiter
+from ...limiter import Limiter, LimiterSnapshot
 from ._address import check_address
 from ._courier import Courier
+from ._look import RedisLook
 from ._store import RedisStore
 from ._units import Terms
 
@@ -88,4 +91,24 @@ class RedisLimiter(Limiter):
             unseen=round(unseen_s * _S),
             clients=clients if when_down == "share" else 0,
         )
-        self._line.store = RedisStore(terms, read_limits(limits), self._line, Courier.start)
+        store = RedisStore(terms, read_limits(limits), self._line, Courier.start)
+        self._line.store = store
+        self._look = RedisLook(url, name, limits, bucket=terms.bucket, clock=self._line.clock)
+
+    async def look(self) -> LimiterSnapshot:
+        """How the limits stand, after asking Redis: with when which units come back, so that
+        `eta_s` of it is known; every other limiter that waits counts as one call.
+
+        Raises:
+            OSError: Redis cannot be reached.
+        """
+        here = self.snapshot()
+        store = self._line.store
+        assert isinstance(store, RedisStore)
+        there = await self._look.look(beside=store.me)
+        return msgspec.structs.replace(
+            there,
+            waiting=there.waiting + here.waiting,
+            waiting_batch=there.waiting_batch + here.waiting_batch,
+            paused_s=max(there.paused_s, here.paused_s),
+        )
