@@ -52,7 +52,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "_sansio",
         "answer_type bucket budget caching claim codec counter docstring error_bodies fold learning"
         " learnt lenient_json limits_file metering origin partial_json processing rate_headers"
-        " rate_limit request retry schema secret sse surrogates tool_calls watch window",
+        " rate_limit request retry schema secret sse surrogates tariff tool_calls watch window",
     ),
     "tools": ("tools",),
     "transports": package(
