@@ -68,7 +68,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
     "redis": package("contrib.redis", "_address _background _courier _store _units cache limiter"),
-    "exchange": ("_call", "_telling", "_exchange"),
+    "exchange": ("_call", "_stay", "_telling", "_admission", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
@@ -93,7 +93,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "contrib": package("contrib", "opentelemetry"),
     "testing": (
         *package("testing", "bomb_table cache_contract fault fault_table network server"),
-        *package("testing.limiter_contract", "_limiter units waiting"),
+        *package("testing.limiter_contract", "_limiter dimensions units waiting"),
         *package(
             "testing.transport_contract",
             "_expect _server bodies cancelling closing connecting delivering"

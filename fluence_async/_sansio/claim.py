@@ -22,7 +22,7 @@ FRESH, HELD, SENT, ARRIVED, DONE = range(5)
 
 def counts_on_arrival(dimension: str) -> bool:
     """Whether a server knows what a request costs of it when that arrives, and not at its end."""
-    return dimension == "requests"
+    return dimension == "requests" or dimension.startswith("requests:")  # or one model's
 
 
 class Claim:

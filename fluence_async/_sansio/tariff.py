@@ -17,7 +17,7 @@ from typing import Final
 
 from .rate_limit import RateLimit
 
-__all__ = ["ONE_REQUEST", "Tariff", "came_to"]
+__all__ = ["ONE_REQUEST", "Tariff", "came_to", "own", "shared"]
 
 ONE_REQUEST: Final[Mapping[str, int]] = {"requests": 1}
 
@@ -85,3 +85,17 @@ def came_to(units: Mapping[str, int], costs: Mapping[str, int]) -> dict[str, int
     to what was taken."""
     named = {name: name.partition(":")[0] for name in units}
     return {**costs, **{name: costs[of] for name, of in named.items() if of in costs}}
+
+
+def own(units: Mapping[str, int]) -> str:
+    """Whose limits of its own a call has to keep: what their names end with; `""` for nobody's."""
+    if len(units) > 1:
+        for name in units:
+            if ":" in name:
+                return name.partition(":")[2]
+    return ""
+
+
+def shared(units: Mapping[str, int]) -> dict[str, int]:
+    """What of it counts for everybody."""
+    return {name: cost for name, cost in units.items() if ":" not in name}

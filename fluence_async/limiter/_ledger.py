@@ -240,6 +240,13 @@ class Ledger:
                 break
             header.tail += 1
 
+    def is_idle(self, now: int) -> bool:
+        """Whether it holds nothing that anybody would miss."""
+        self.trim(now)
+        header = self.header
+        held = any(header.in_flight) or header.blocked > now + header.base
+        return header.tail == header.head and not held
+
     def entries(self, since: int) -> Iterator[tuple[int, Costs]]:
         """Requests that are over, from that entry on: by when they had arrived, and their costs."""
         header = self.header

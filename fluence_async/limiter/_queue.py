@@ -1,8 +1,10 @@
 """Who waits, in the order in which they are served, and until when.
 
 Law: lane 0 before lane 1; within a lane retries before first attempts; among equals, first come
-first served. Whoever leaves is gone at once, from wherever in the queue, so that a queue from
-which all have left holds nothing.
+first served. Only who waits for its own model's limits, and for nothing else, may be passed, by the
+calls of other models: so there is a head of the queue for each model that has limits. Whoever
+leaves is gone at once, from wherever in the queue, so that a queue from which all have left holds
+nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from .._sansio.bucket import NEVER, Claim
+from .._sansio.tariff import own
 from ._park import Home
 from ._store import Store
 
@@ -20,9 +23,12 @@ __all__ = ["WaitQueue", "Waiter"]
 
 
 class Waiter:
-    """One parked call: its claim, on what; until when it waits (in ns; NEVER); where to wake it."""
+    """One parked call: its claim, on what; until when it waits (in ns; NEVER); where to wake it;
+    whose limits it has to keep beside everybody's; how many came before it."""
 
-    __slots__ = ("claim", "deadline", "home", "known_at", "rank", "store", "ticket")
+    __slots__ = (
+        "claim", "deadline", "home", "known_at", "number", "own", "rank", "store", "ticket",
+    )  # fmt: skip
 
     def __init__(self, claim: Claim, rank: int, deadline: int, home: Home, store: Store) -> None:
         self.claim: Claim = claim
@@ -30,6 +36,8 @@ class Waiter:
         self.rank: int = rank
         self.deadline: int = deadline
         self.home: Home = home
+        self.own: str = own(claim.costs)
+        self.number: int = 0
         self.ticket: Any = home.ticket()
         self.known_at: int = NEVER
         """If it is sent away: when a unit would have been free, as far as that was known."""
@@ -52,42 +60,66 @@ class WaitQueue:
         size: How many wait.
     """
 
-    __slots__ = ("_deadlines", "_ranks", "size")
+    __slots__ = ("_came", "_deadlines", "_ranks", "size")
 
     def __init__(self) -> None:
         # linked and hashed: a deque cannot lose its middle, a dict is slow at losing its head
-        self._ranks: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in range(4)]
+        self._ranks: list[dict[str, OrderedDict[Waiter, None]]] = [
+            {"": OrderedDict()} for _ in range(4)
+        ]
+        self._came = 0
         self.size: int = 0
         self._deadlines: list[Waiter] = []  # a heap, in which who left may linger a while
 
     def __iter__(self) -> Iterator[Waiter]:
-        for waiters in self._ranks:
-            yield from waiters
+        for models in self._ranks:
+            for waiters in models.values():
+                yield from waiters
 
     def __contains__(self, waiter: Waiter) -> bool:
-        return waiter in self._ranks[waiter.rank]
+        return waiter in self._ranks[waiter.rank].get(waiter.own, ())
 
     def ahead(self, rank: int) -> int:
-        """How many would be served before one that came now with this rank."""
-        return sum(map(len, self._ranks[: rank + 1]))
+        """How many are to be served before one that came now with this rank."""
+        return sum(
+            len(waiters) for models in self._ranks[: rank + 1] for waiters in models.values()
+        )
 
-    def head(self) -> Waiter | None:
-        """Who is served next."""
-        for waiters in self._ranks:
-            if waiters:
-                return next(iter(waiters))
-        return None
+    def ahead_surely(self, rank: int, own: str) -> int:
+        """How many of these it can never pass."""
+        whose = {"", own}
+        return sum(
+            len(models.get(each, ())) for models in self._ranks[: rank + 1] for each in whose
+        )
+
+    def heads(self) -> Iterator[Waiter]:
+        """Who is served next, and who may be if those before are held up by their own limits."""
+        for models in self._ranks:
+            firsts = [next(iter(waiters)) for waiters in models.values() if waiters]
+            if len(firsts) > 1:
+                firsts.sort(key=_number)
+            yield from firsts
 
     def append(self, waiter: Waiter) -> None:
         """Let one come."""
-        self._ranks[waiter.rank][waiter] = None
+        self._came += 1
+        waiter.number = self._came
+        models = self._ranks[waiter.rank]
+        waiters = models.get(waiter.own)
+        if waiters is None:
+            waiters = models[waiter.own] = OrderedDict()
+        waiters[waiter] = None
         self.size += 1
         if waiter.deadline < NEVER:
             heappush(self._deadlines, waiter)
 
     def remove(self, waiter: Waiter) -> None:
         """Let one go."""
-        del self._ranks[waiter.rank][waiter]
+        models = self._ranks[waiter.rank]
+        waiters = models[waiter.own]
+        del waiters[waiter]
+        if not waiters and waiter.own:
+            del models[waiter.own]
         self.size -= 1
         if len(self._deadlines) > 2 * self.size:
             self._collect_deadlines()
@@ -111,3 +143,7 @@ class WaitQueue:
     def _collect_deadlines(self) -> None:
         self._deadlines = [waiter for waiter in self if waiter.deadline < NEVER]
         heapify(self._deadlines)
+
+
+def _number(waiter: Waiter) -> int:
+    return waiter.number

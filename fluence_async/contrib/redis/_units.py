@@ -54,7 +54,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     def share(self, limits: Iterable[RateLimit]) -> Bucket:
         """One client's part of the limits, in memory."""
         return self.bucket(
-            RateLimit(max(1, rate.limit // self.clients), rate.period_s, rate.dimension)
+            msgspec.structs.replace(rate, limit=max(1, rate.limit // self.clients))
             for rate in limits
         )
 
@@ -131,9 +131,9 @@ class Units:
         if unit.share is not None:
             unit.share.settle(claim, ub)
         claim.state = ARRIVED
-        if len(claim.costs) > 1:
+        if costs := the_rest(claim):
             yield ("drop", unit.name)
-            rest = self._held[id(claim)] = self._keep(the_rest(claim))
+            rest = self._held[id(claim)] = self._keep(costs)
             rest.share = unit.share
             yield ("hold", rest.name)
             unit.costs = {name: cost for name, cost in unit.costs.items() if name not in rest.costs}
