@@ -134,11 +134,12 @@ class RedisStore:
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
-        if claim.state == SENT:
+        answered = claim.state != SENT
+        if not answered:
             now += self.terms.unseen
             self.settle(claim, now)
         if claim.state in (HELD, ARRIVED):
-            self._tell(*self._units.end(claim, now, costs))
+            self._tell(*self._units.end(claim, now, costs, answered=answered))
 
     def refused(self, claim: Claim, now: int) -> bool:
         """The server refused it, for the rate of its requests."""

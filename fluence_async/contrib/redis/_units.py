@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from ..._sansio.bucket import ARRIVED, DONE, Bucket, Claim
-from ..._sansio.claim import the_rest
+from ..._sansio.claim import counts_at_once, the_rest
 from ..._sansio.rate_limit import RateLimit
 
 __all__ = ["Ask", "Carrier", "News", "Terms", "Unit", "Units", "in_words"]
@@ -140,9 +140,13 @@ class Units:
         unit.arrived = ub
         yield ("put", unit.name, ub)
 
-    def end(self, claim: Claim, now: int, costs: Mapping[str, int] | None) -> Iterable[News]:
-        """The claim is over, and came to `costs`."""
+    def end(
+        self, claim: Claim, now: int, costs: Mapping[str, int] | None, *, answered: bool
+    ) -> Iterable[News]:
+        """The claim is over, and came to `costs`; what was answered is under way no more."""
         used = the_rest(claim, costs) if claim.state == ARRIVED else {}
+        if answered:
+            used = {name: cost for name, cost in used.items() if not counts_at_once(name)}
         unit = self._held.pop(id(claim), None)
         if unit is not None:
             if unit.share is not None:
