@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import copy
+from operator import sub
 
 from .._sansio.bucket import ARRIVED, DONE, HELD, NEVER, SENT, Bucket, Claim
-from .._sansio.claim import counts_on_arrival, the_rest
+from .._sansio.claim import the_rest
 from .._sansio.limits_file import DIMENSIONS, RING, Costs
 from .._sansio.rate_limit import RateLimit
 from ._ledger import NOTHING, Ledger, Place
@@ -148,11 +149,11 @@ class Mirror:
         place: Place = claim.place
         left = None
         if place.epoch == self.epoch:
-            arriving = {self._columns[name] for name in claim.costs if counts_on_arrival(name)}
-            here, rest = list(NOTHING), list(NOTHING)
-            for column, cost in enumerate(place.costs):
-                (here if column in arriving else rest)[column] = cost
-            left = ledger.settle(place, now, ub, here, tuple(rest))
+            used, rest = place.costs, NOTHING
+            if len(claim.costs) > 1:
+                rest = self.columns(the_rest(claim))
+                used = tuple(map(sub, used, rest))
+            left = ledger.settle(place, now, ub, used, rest)
         if left is None:
             claim.state = DONE
             return
