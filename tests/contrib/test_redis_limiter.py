@@ -407,6 +407,16 @@ async def test_tokens_and_places_are_everybodys_until_the_calls_end(redis: Redis
         assert await used(other) == [0, 0, 0]
 
 
+async def test_a_place_that_is_given_back_is_forgotten(redis: RedisServer) -> None:
+    one = limiter_of(redis, "100/minute", "2 concurrent")
+    with anyio.fail_after(10):
+        for _ in range(3):
+            await call(one)
+        (await one.acquire()).release()
+    await heard()
+    assert redis.say("ZCARD", "fluence:{n}:units") == b":3"  # the requests
+
+
 async def test_a_model_that_has_a_limit_counts_once_for_its_calls(redis: RedisServer) -> None:
     one = limiter_of(redis, "100/minute", "3/minute for %d|requests=9")
     with anyio.fail_after(10):
@@ -471,7 +481,9 @@ async def test_a_redis_that_was_flushed_hears_of_calls_under_way(redis: RedisSer
     with anyio.fail_after(10):
         held = await begun(one)
         redis.say("FLUSHALL")
+        flushed = time.monotonic()
         assert (await used(one))[:2] == [40, 1]
+        assert time.monotonic() - flushed >= 1.0, "the shortest period is waited for"
         assert (await used(other))[:2] == [40, 1]
         held.release({"tokens": 0})
         assert (await used(one))[:2] == [0, 0]

@@ -206,6 +206,23 @@ async def test_what_was_sent_and_never_answered_stays_for_as_long_as_it_may_arri
         assert tokens(fluence) == 0
 
 
+@pytest.mark.parametrize("policy", ["any", "any-strict"])
+async def test_a_limiter_that_learns_counts_them_too(policy: Any) -> None:
+    limiter = virtual(*LIMITS, policy=policy, unseen_s=0)
+    transport = ScriptedTransport(GOOD, STREAM, DOWN, GOOD)
+    async with session(transport, limiter) as fluence:
+        await asked(fluence, model="large")
+        await (await fluence.chat.completions.create(**HI, stream=True)).get_final_text()
+        with pytest.raises(FluenceError):
+            await asked(fluence)
+        for _ in range(2):
+            await asked(fluence, model="large")
+        assert tokens(fluence) == 2 + 5 + 0 + 2 + 2
+        with pytest.raises(LimitWaitError):
+            await asked(fluence, model="large", timeout=5)
+        await asked(fluence, timeout=5)
+
+
 async def test_too_little_reserved_becomes_a_debt() -> None:
     greedy = answer(BODY.replace(b'"prompt_tokens": 1', b'"prompt_tokens": 8999'))
     limiter = virtual("100/minute", "300 tokens/minute")
