@@ -95,11 +95,10 @@ async def calls_at_once_are_counted_until_their_end(factory: Factory) -> None:
         async with anyio.create_task_group() as tasks:
             for permit in (first, second):
                 tasks.start_soon(_over, permit.release, 0.05)
-            third = await limiter.acquire()  # one that waited has it as well
-            fourth = await limiter.acquire()
+            again = [await limiter.acquire() for _ in range(2)]  # who waits has it as well
     expect(await _waits(limiter), "and again there are two")
-    third.release()
-    fourth.release()
+    for permit in again:
+        permit.release()
     for permit in (await acquired(limiter), await acquired(limiter)):
         permit.release()
 
