@@ -169,11 +169,7 @@ class FileStore:
             self._write(self._block)
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
-        """Obey these limits too, in this process.
-
-        Raises:
-            ValueError: The file is too small for them; nothing has changed.
-        """
+        """Obey these limits too, in this process; ValueError if the file is too small for them."""
         more = tuple(limits)
         with self._mutex:
             before = str(self)

@@ -110,7 +110,8 @@ class Permit(Claim):
     def _learn_refusal(self, now: int) -> None:
         early = self._line.early
         if self._store.refused(self, now) and early is not None:
-            shortest = min(window.limit.period_s for window in self._store.snapshot(now))
+            limits = [window.limit for window in self._store.snapshot(now)]
+            shortest = min(limit.period_s for limit in limits if limit.dimension == "requests")
             early.blame(now, round(shortest * _S))
 
     def release(self, costs: Mapping[str, int] | None = None) -> None:

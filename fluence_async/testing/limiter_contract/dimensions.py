@@ -9,7 +9,14 @@ from collections.abc import Callable
 import anyio
 
 from ..transport_contract._expect import expect, raises
-from ._limiter import PATIENCE_S, ContractLimiter, Factory, acquired, new_name
+from ._limiter import (
+    PATIENCE_S,
+    ContractLimiter,
+    ContractPermit,
+    Factory,
+    acquired,
+    new_name,
+)
 
 __all__ = [
     "a_dropped_permit_gives_back_what_it_held_until_the_end",
@@ -91,11 +98,12 @@ async def calls_at_once_are_counted_until_their_end(factory: Factory) -> None:
     with anyio.move_on_after(0.3) as waited:
         (await limiter.acquire()).release()
     expect(waited.cancelled_caught, "two calls are under way, though their requests were settled")
+    again: list[ContractPermit] = []
     with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks:
             for permit in (first, second):
                 tasks.start_soon(_over, permit.release, 0.05)
-            again = [await limiter.acquire() for _ in range(2)]  # who waits has it as well
+            again += [await limiter.acquire() for _ in range(2)]  # who waits has it as well
     expect(await _waits(limiter), "and again there are two")
     for permit in again:
         permit.release()
