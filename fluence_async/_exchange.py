@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import anyio
 
@@ -96,8 +97,14 @@ class Exchange:
         self.telling = telling
         self.flights: dict[str, Flight] = {}
         """The requests under way that equal calls may join, by the key of their answer."""
+        self._stays: WeakSet[Stay] = WeakSet()
         self._admission = Admission(limiter, usage, telling, self.clock)
         self._quota = quota
+
+    def close(self) -> None:
+        """Give back what is held for calls that have not ended: their connections are closed."""
+        for stay in tuple(self._stays):
+            stay.end()
 
     async def run(self, call: Call, begin: Begin[T]) -> T:
         """Send `call` until `begin` has taken a response over, or the policy gives up.
@@ -195,6 +202,7 @@ class Exchange:
                 permit.release()
         if permit is not None and stays:
             response = stay = Stay(response, permit)
+            self._stays.add(stay)
             call.came_to = stay.came_to
         self._note_head(call.meta, response.headers)
         call.meta.headers_s = self.clock() - call.started

@@ -2,8 +2,8 @@
 
 Law: what counts until a call's end (tokens, calls at once) is settled once two things are known:
 that the connection is let go of, whoever reads from it, and what the call came to. Whichever comes
-last gives the permit back. An attempt that failed gives it back itself, and what is dropped by
-everybody is given back by its finalizer.
+last gives the permit back. An attempt that failed gives it back itself, a session that is closed
+those of all that is still open, and what is dropped by everybody is given back by its finalizer.
 
 Rejected: to give it back where the call is told to have ended. Equal calls may be reading on then,
 and a stream's body has not ended with its end marker.
@@ -63,6 +63,10 @@ class Stay:
         said = reported, tokens
         self._tokens = max(said, self._tokens or said)
         self._give_back()
+
+    def end(self) -> None:
+        """The session is closed, and the connection with it, whoever still holds the stream."""
+        self._permit.release()
 
     def _give_back(self) -> None:
         if self._over and self._tokens is not None:

@@ -218,7 +218,12 @@ class FluenceSession:
 
     async def aclose(self) -> None:
         """Close every connection; the session cannot be used after that. Idempotent."""
-        await self._binding.aclose()
+        exchange = self._binding.held
+        try:
+            await self._binding.aclose()
+        finally:
+            if exchange is not None:
+                exchange.close()
         if self._own_store is not None:
             await self._own_store.aclose()
         await self._usage.aclose()
