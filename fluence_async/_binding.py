@@ -82,6 +82,11 @@ class Binding(Generic[T]):
             transport.abandon()
 
     @property
+    def held(self) -> T | None:
+        """What is held, for whatever loop; None if nothing is."""
+        return self._held
+
+    @property
     def state(self) -> str:
         """`closed`, `open` or `idle`, for a repr."""
         return "closed" if self._closed else "open" if self._held is not None else "idle"

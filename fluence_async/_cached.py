@@ -103,6 +103,7 @@ async def _lead(exchange: Exchange, call: Call, flight: Flight, begin: Begin[T])
         keep = partial(_keep, exchange, call, flight, lease)
         recorded = Tape(response, streamed=streamed, on_end=keep)
         recorded.request_id = call.meta.request_id
+        recorded.came_to = call.came_to
         view = View(recorded, flight, headers=response.headers)
         try:
             result = await begin(exchange, call, view)
@@ -223,6 +224,7 @@ def _viewed(call: Call, flight: Flight, tape: Tape) -> View:
     meta = call.meta
     meta.cached, meta.coalesced = tape.cached, not tape.cached
     meta.request_id = tape.request_id
+    call.came_to = tape.came_to
     return View(tape, flight)
 
 

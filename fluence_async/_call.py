@@ -16,6 +16,7 @@ from .errors import APIConnectionError, APITimeoutError, Clock, ResponseError
 from .meta import Meta
 from .options import RetryPolicy, Timeout
 from .transports._base import BodyBroken, BodyTimeout, Response, TransportError
+from .types import Usage
 
 __all__ = ["Call", "read_body", "read_error_body"]
 
@@ -33,6 +34,9 @@ class Call(msgspec.Struct, kw_only=True):
         started: When it began, on the loop's clock.
         cached: Where its answer may be found and is kept; None if it is always sent.
         reservation: What is set aside for it of the session's budgets.
+        expected: What it may cost, where somebody has asked.
+        came_to: Who is told how many tokens it came to, once it has ended, and whether the server
+            reported them.
         front: It waits at the head of its lane, because it has waited before.
         total_at: When it must have ended, on the loop's clock; `math.inf` for never.
     """
@@ -52,6 +56,8 @@ class Call(msgspec.Struct, kw_only=True):
     meta: Meta
     cached: Cached | None = None
     reservation: Reservation | None = None
+    expected: Usage | None = None
+    came_to: Callable[[int, bool], None] | None = None
     front: bool = False
     total_at: float = math.inf
 

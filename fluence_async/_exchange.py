@@ -13,20 +13,22 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import anyio
 
+from ._admission import Admission
 from ._call import Call, read_error_body
 from ._sansio.error_bodies import decode_status
 from ._sansio.processing import processing_s
 from ._sansio.rate_headers import rate_limit_of, rate_reports
 from ._sansio.retry import RetryQuota, full_jitter, parse_retry_after, retry_wait
 from ._sansio.secret import ApiKey
+from ._stay import Stay
 from ._telling import Telling
 from .cache._flight import Flight
 from .errors import (
     APIConnectionError,
-    APITimeoutError,
     Clock,
     FluenceError,
     QuotaExceededError,
@@ -58,6 +60,7 @@ __all__ = ["Begin", "Exchange", "quota_of"]
 T = TypeVar("T")
 Begin: TypeAlias = Callable[["Exchange", "Call", Response], Awaitable[T]]
 """Takes a good response over."""
+_NO_TOKENS: Mapping[str, int] = {"tokens": 0}
 _quotas: dict[str, RetryQuota] = {}
 
 
@@ -94,9 +97,14 @@ class Exchange:
         self.telling = telling
         self.flights: dict[str, Flight] = {}
         """The requests under way that equal calls may join, by the key of their answer."""
-        self._limiter = limiter
+        self._stays: WeakSet[Stay] = WeakSet()
+        self._admission = Admission(limiter, usage, telling, self.clock)
         self._quota = quota
-        self._usage = usage
+
+    def close(self) -> None:
+        """Give back what is held for calls that have not ended: their connections are closed."""
+        for stay in tuple(self._stays):
+            stay.end()
 
     async def run(self, call: Call, begin: Begin[T]) -> T:
         """Send `call` until `begin` has taken a response over, or the policy gives up.
@@ -113,8 +121,7 @@ class Exchange:
 
     async def run_untold(self, call: Call, begin: Begin[T]) -> T:
         """As `run`, for a call whose beginning and failing others tell of."""
-        if self._usage.budgeted:
-            call.reservation = self._usage.reserve(call.model, call.meta, call.body, call.choices)
+        self._admission.reserve(call)
         taken = 0
         counted = 0
         freed = False
@@ -155,10 +162,12 @@ class Exchange:
             return await begin(self, call, response)
         except BaseException:
             response.abort()
+            if permit is not None:  # what was answered with an error came to no tokens
+                permit.release(costs=None if response.status == 200 else _NO_TOKENS)
             raise
 
     async def _send(self, call: Call) -> tuple[Response, Permit | None]:
-        permit = await self._acquire(call)
+        permit = await self._admission.acquire(call)
         timeout = call.timeout
         first_byte_s = math.inf if timeout.first_byte is None else timeout.first_byte
         until = min(self.clock() + first_byte_s, call.total_at)
@@ -172,6 +181,7 @@ class Exchange:
             on_delivered=permit.delivered if permit is not None else None,
         )
         call.meta.attempts += 1
+        stays = False
         try:
             response = await self.transport.send(request)
             if permit is not None:
@@ -181,14 +191,19 @@ class Exchange:
                     reports=reports,
                     processed_s=processing_s(response.headers),
                 )
+                stays = permit.stays
         except SendTimeout as error:
             ran_out: Clock = "total" if until == call.total_at else "first_byte"
             raise call.timed_out(ran_out, "waiting for the response's headers") from error
         except TransportError as error:
             raise self._public(call, error) from error
         finally:
-            if permit is not None:
+            if permit is not None and not stays:
                 permit.release()
+        if permit is not None and stays:
+            response = stay = Stay(response, permit)
+            self._stays.add(stay)
+            call.came_to = stay.came_to
         self._note_head(call.meta, response.headers)
         call.meta.headers_s = self.clock() - call.started
         return response, permit
@@ -197,30 +212,6 @@ class Exchange:
         request_id = headers.get("x-request-id")
         meta.request_id = None if request_id is None else self.key.scrub(request_id)
         meta.rate_limit = rate_limit_of(headers)
-
-    async def _acquire(self, call: Call) -> Permit | None:
-        if self._limiter is None:
-            return None
-        try:
-            return self._limiter.acquire_nowait(lane=call.lane, front=call.front)
-        except anyio.WouldBlock:
-            if self.telling.of_waits:
-                self.telling.waits(call, self._limiter.wait_s(lane=call.lane, front=call.front))
-        queue_s = math.inf if call.timeout.queue is None else call.timeout.queue
-        until = min(self.clock() + queue_s, call.total_at)
-        try:
-            permit = await self._limiter.acquire(
-                lane=call.lane,
-                front=call.front,
-                deadline=None if until == math.inf else until,
-            )
-        except APITimeoutError:
-            ran_out: Clock = "total" if until == call.total_at else "queue"
-            raise call.timed_out(ran_out, "waiting for the limiter") from None
-        if permit.waited_s:
-            call.meta.limiter_wait_s += permit.waited_s
-            self.telling.waited(call, permit.waited_s)
-        return permit
 
     async def _refused(self, call: Call, response: Response, permit: Permit | None) -> FluenceError:
         """What a response that is not a 200 amounts to."""

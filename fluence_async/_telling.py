@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from . import hooks as facts
-from ._sansio.metering import estimate
+from ._sansio.metering import bounded, estimate
 from .errors import FluenceError
 from .usage import UsageMeter
 
@@ -199,10 +199,14 @@ class Telling:
         answer: ChatCompletion | None,
         failed: bool,
     ) -> None:
-        """Let the meter count the call; what the server has not counted is estimated."""
+        """Let the meter and the limiter count the call; what the server has not counted is
+        estimated."""
         estimated = False
         if usage is None and answer is not None:
             usage, estimated = estimate(call.body, answer), True
+        if call.came_to is not None and usage is not None:
+            used = bounded(usage)
+            call.came_to(used.prompt_tokens + used.completion_tokens, not estimated)
         for pot in self._usage.count(
             call.model, call.meta, usage, estimated, failed, reservation=call.reservation
         ):

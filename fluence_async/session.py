@@ -49,7 +49,8 @@ class FluenceSession:
             without that the Fluence API's own. Must be https, or loopback.
         timeout: A `Timeout`, or the total in seconds.
         max_retries: Attempts after the first. With `retry` it takes that policy's place.
-        limits: What the server allows: strings such as `"100/minute"`, or `RateLimit`s.
+        limits: What the server allows: strings such as `"100/minute"`, `"90000 tokens/minute"`,
+            `"8 concurrent"`, `"20/minute for fluence-large"`, or `RateLimit`s.
         limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
             `"file"` (all processes' of this user on this machine, through a file in the user's
             state directory), `"redis://…"` (shared by all processes and machines that name it),
@@ -217,7 +218,12 @@ class FluenceSession:
 
     async def aclose(self) -> None:
         """Close every connection; the session cannot be used after that. Idempotent."""
-        await self._binding.aclose()
+        exchange = self._binding.held
+        try:
+            await self._binding.aclose()
+        finally:
+            if exchange is not None:
+                exchange.close()
         if self._own_store is not None:
             await self._own_store.aclose()
         await self._usage.aclose()

@@ -153,7 +153,11 @@ class UsageMeter:
 
     # ─── told by the session ──────────────────────────────────────────────────────────────
 
-    def reserve(self, model: str, meta: Meta, body: bytes, choices: int) -> Reservation | None:
+    def expected(self, model: str, body: bytes, choices: int) -> Usage:
+        """What a call may cost, before it is sent."""
+        return expected(body, choices, self._models.get(model))
+
+    def reserve(self, model: str, meta: Meta, usage: Usage) -> Reservation | None:
         """Set aside what a call may cost, before it is sent; None if no budget counts it.
 
         Raises:
@@ -163,7 +167,6 @@ class UsageMeter:
         now = self._clock()
         found = (pots.of(model, meta.tags, now) for pots in self._budgets)
         pots = [pot for pot in found if pot is not None]
-        usage = expected(body, choices, self._models.get(model))
         tokens = usage.prompt_tokens + usage.completion_tokens
         held = [(pot, pot.budget.amount(tokens, self._cost(pot, model, usage))) for pot in pots]
         try:

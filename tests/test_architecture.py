@@ -52,8 +52,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "_sansio",
         "answer_type bucket budget caching claim codec counter docstring error_bodies fold lanes"
         " learning learnt lenient_json limits_file metering origin outlook partial_json processing"
-        " rate_headers rate_limit request retry schema secret sse sse_writing surrogates tool_calls"
-        " watch whole_answer window",
+        " rate_headers rate_limit request retry schema secret sse sse_writing surrogates tariff"
+        " tool_calls watch whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -72,7 +72,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "redis": package(
         "contrib.redis", "_address _background _courier _look _store _units cache limiter"
     ),
-    "exchange": ("_call", "_telling", "_exchange"),
+    "exchange": ("_call", "_stay", "_telling", "_admission", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),
     "typed_answer": ("typed_answer",),
@@ -98,7 +98,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "contrib": package("contrib", "opentelemetry"),
     "testing": (
         *package("testing", "bomb_table cache_contract fault fault_table network server"),
-        *package("testing.limiter_contract", "_limiter units waiting"),
+        *package("testing.limiter_contract", "_limiter dimensions units waiting"),
         *package(
             "testing.transport_contract",
             "_expect _server bodies cancelling closing connecting delivering"

@@ -91,31 +91,39 @@ class Bucket:
         """Obey these limits too: of two for the same dimension and period, the smaller. A new
         window begins with what the longest of its dimension remembers."""
         for rate in limits:
-            alike = [each for each in self.windows if each.rate.dimension == rate.dimension]
+            alike = [each for each in self.windows if each.dimension == rate.counted_as]
             same = [each for each in alike if each.rate.period_s == rate.period_s]
             if not same:
-                hold = round(rate.period_s * _S * (1 + self._drift)) + self._margin
-                window = Window(rate, hold, int(rate.limit * self._reserve))
+                window = Window(rate, self._hold(rate), int(rate.limit * self._reserve))
                 if alike:
                     window.remember(max(alike, key=lambda each: each.hold), now)
                 self.windows += (window,)
             elif rate.limit < same[0].rate.limit:
                 same[0].narrow(rate, int(rate.limit * self._reserve))
 
+    def _hold(self, rate: RateLimit) -> int:
+        if not rate.period_s:
+            return 0
+        return round(rate.period_s * _S * (1 + self._drift)) + self._margin
+
     def check(self, costs: Mapping[str, int], lane: int) -> None:
         """Raise ValueError if a claim of these costs could never be taken in this lane."""
         counted = {"requests"} | {window.dimension for window in self.windows}
-        for dimension, cost in costs.items():
-            if dimension not in counted:
+        for name, cost in costs.items():
+            dimension = name.partition(":")[0]
+            if name not in counted:
                 raise ValueError(f"costs name {dimension!r}, and limits count {sorted(counted)}")
             if type(cost) is not int or cost < (dimension == "requests"):
                 raise ValueError(f"costs[{dimension!r}]={cost!r}: must be a whole number of units")
         for window in self.windows:
             most = window.rate.limit - (window.reserve if lane else 0)
             if costs.get(window.dimension, 0) > most:
+                way_out = "split the request"
+                if window.rate.dimension == "tokens":
+                    way_out = f"lower max_tokens, or {way_out}"
                 raise ValueError(
-                    f"costs[{window.dimension!r}]={costs[window.dimension]} never fit into "
-                    f"{window.rate}: at most {most} in lane {lane}; split the request"
+                    f"costs[{window.rate.dimension!r}]={costs[window.dimension]} never fit into "
+                    f"{window.rate}: at most {most} in lane {lane}; {way_out}"
                 )
 
     def take(self, claim: Claim, now: int, lane: int = 0) -> int:
@@ -143,6 +151,10 @@ class Bucket:
                 if cost > window.free:
                     wake = max(wake, window.free_at(cost))
         return wake
+
+    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:
+        """Whether so much cannot be had now."""
+        return bool(self._due(costs, now, lane))
 
     def _subtract(self, claim: Claim) -> None:
         for window in self.windows:
@@ -183,8 +195,8 @@ class Bucket:
             return
         claim.state = ARRIVED
         for window in self.windows:
-            if window.on_arrival:
-                window.put(ub + window.hold, claim.costs[window.dimension])
+            if window.on_arrival and (cost := claim.costs.get(window.dimension)):
+                window.put(ub + window.hold, cost)
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """The request is over. Held: nothing left this machine, so its units are free again. Sent

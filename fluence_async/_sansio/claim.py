@@ -15,14 +15,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ARRIVED", "DONE", "FRESH", "HELD", "SENT", "Claim", "counts_on_arrival", "the_rest"]
+__all__ = [
+    "ARRIVED",
+    "DONE",
+    "FRESH",
+    "HELD",
+    "SENT",
+    "Claim",
+    "counts_at_once",
+    "counts_on_arrival",
+    "the_rest",
+]
 
 FRESH, HELD, SENT, ARRIVED, DONE = range(5)
 
 
 def counts_on_arrival(dimension: str) -> bool:
     """Whether a server knows what a request costs of it when that arrives, and not at its end."""
-    return dimension == "requests"
+    return dimension == "requests" or dimension.startswith("requests:")  # or one model's
+
+
+def counts_at_once(dimension: str) -> bool:
+    """Whether what a request costs of it is back, with no period, when it is over."""
+    return dimension == "concurrent" or dimension.startswith("concurrent:")
 
 
 class Claim:

@@ -111,7 +111,7 @@ class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     waiting_batch: int = 0
     passed: int = 0
 
-    def eta_s(self, calls: int = 1, *, lane: int = 0) -> float | None:
+    def eta_s(self, calls: int = 1, *, lane: int = 0, model: str | None = None) -> float | None:
         """In how many seconds the last of `calls` further calls could go, at the earliest: after
         those that wait, if nobody else comes, and each takes one unit and is answered at once. What
         the limiter has learnt of the server may hold them back longer.
@@ -119,6 +119,7 @@ class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             calls: How many, at least 1.
             lane: 0 for interactive calls, 1 for batch calls.
+            model: Whom they ask, for the limits that this model has of its own.
 
         Returns:
             Seconds from the snapshot on; None if every unit is in flight, so that it hangs on
@@ -139,7 +140,11 @@ class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"calls={calls!r}: must be a whole number from 1 up")
         if lane not in (0, 1):
             raise ValueError(f"lane={lane!r}: must be 0 (interactive) or 1 (batch)")
-        seen = [each.outlook for each in self.windows if each.limit.dimension == "requests"]
+        seen = [
+            each.outlook
+            for each in self.windows
+            if each.limit.dimension == "requests" and each.limit.model in (None, model)
+        ]
         windows = [each for each in seen if each is not None]
         if len(windows) < len(seen):
             return None

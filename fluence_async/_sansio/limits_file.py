@@ -22,7 +22,7 @@ its own, made from the ring, so that it may know other limits than the one besid
 from __future__ import annotations
 
 from binascii import crc32
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from struct import Struct
 from typing import Final, NamedTuple
@@ -44,6 +44,7 @@ __all__ = [
     "TICKETS",
     "TICKETS_AT",
     "TICKETS_SIZE",
+    "VERSION",
     "Costs",
     "Damaged",
     "Foreign",
@@ -57,13 +58,13 @@ __all__ = [
     "unpack_entries",
 ]
 
-DIMENSIONS: Final = 4
+DIMENSIONS: Final = 8
 SLOTS: Final = 4096
 TICKETS: Final = 128
 RING: Final = 65536
 
 _MAGIC = b"flulimit"
-_VERSION = 1
+VERSION: Final = 2
 _HEADER = Struct(f"<I8sIIQ16sqqqqqQQ{DIMENSIONS}Q{DIMENSIONS}Q")
 _HEADER_BODY = Struct(_HEADER.format.replace("I", "", 1))
 _SLOT = Struct(f"<IIIIQq{DIMENSIONS}Q")
@@ -136,7 +137,7 @@ class Header:
         """As it is written."""
         data = _HEADER_BODY.pack(
             _MAGIC,
-            _VERSION,
+            VERSION,
             self.tickets,
             self.epoch,
             self.boot,
@@ -166,8 +167,8 @@ class Header:
             raise Damaged("it is too short")
         fields = _HEADER.unpack(data)
         checksum, _, version, tickets, epoch, boot, base, latest, wall, *rest = fields
-        if version != _VERSION:
-            raise Foreign(f"it has version {version}, and this package knows only {_VERSION}")
+        if version != VERSION:
+            raise Foreign(f"it has version {version}, and this package knows only {VERSION}")
         if checksum != crc32(data[_AFTER_CHECKSUM:]):
             raise Damaged("its header's checksum is wrong")
         self = cls(epoch, boot, base, latest)
@@ -178,6 +179,10 @@ class Header:
         self.dimensions = rest[4 + DIMENSIONS :]
         return self
 
+    def has_room(self, dimensions: Iterable[str]) -> bool:
+        """Whether these can have a place each."""
+        return len({*map(_digest, dimensions)} - {*self.dimensions}) <= self.dimensions.count(0)
+
     def column(self, dimension: str) -> int:
         """Where costs of a dimension are; a new one is given the next place.
 
@@ -187,7 +192,7 @@ class Header:
         digest = _digest(dimension)
         if digest not in self.dimensions:
             if 0 not in self.dimensions:
-                raise ValueError(f"{dimension!r} is one dimension more than a file can count")
+                raise ValueError(f"{dimension!r} is one dimension more than it can count")
             self.dimensions[self.dimensions.index(0)] = digest
         return self.dimensions.index(digest)
 

@@ -18,11 +18,18 @@ __all__ = ["DOCUMENTED_LIMITS", "RateLimit", "limiter_name", "read_limits"]
 DOCUMENTED_LIMITS: Final = ("100/minute", "1000/hour")
 """The limits of the API's documentation."""
 
-_FORM = re.compile(r"([0-9]{1,15})(?: ?([a-z_]+))? ?/ ?([0-9]{1,9}(?:\.[0-9]{1,9})?)?([a-z]+)")
+_FORM = re.compile(
+    r"\s*([0-9]{1,15})(?:(?: ?([a-z_]+))? ?/ ?([0-9]{1,9}(?:\.[0-9]{1,9})?)?([a-z]+)| concurrent)"
+    r"(?: for (.+)|\s*)",
+    re.DOTALL,
+)
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _SECONDS |= {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAMES = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
-_FORMS = "'100/minute' (second, minute, hour, day), '5/30s' (s, m, h, d) or '90000 tokens/minute'"
+_FORMS = (
+    "'100/minute' (second, minute, hour, day), '5/30s' (s, m, h, d), '90000 tokens/minute' or "
+    "'8 concurrent', each with or without ' for <model>'"
+)
 
 
 class RateLimit(msgspec.Struct, frozen=True):
@@ -30,12 +37,26 @@ class RateLimit(msgspec.Struct, frozen=True):
 
     Attributes:
         limit: How many, at least 1.
-        period_s: In how many seconds, from a millisecond to a year.
-        dimension: Of what. A call costs one of `requests`, and of anything else (`tokens`) what
-            the caller of `Limiter.acquire` says.
+        period_s: In how many seconds, from a millisecond to a year; 0 for `concurrent`, which is
+            counted at every moment.
+        dimension: Of what: `requests`, of which a call costs one; LLM `tokens`, prompt and answer
+            together; `concurrent`, calls under way at once; or what the caller of
+            `Limiter.acquire` says that it costs.
+        model: Count only what this model is asked; None for every model.
 
     Raises:
         ValueError: Out of range, or a text of another form.
+
+    Example:
+        ```python
+        limits = [
+            "100/minute",
+            "90000 tokens/minute",
+            "8 concurrent",
+            "20/minute for fluence-large",
+            RateLimit("2 concurrent", model="fluence-large"),
+        ]
+        ```
     """
 
     __module__ = "fluence_async"
@@ -43,11 +64,16 @@ class RateLimit(msgspec.Struct, frozen=True):
     limit: int
     period_s: float = 0.0
     dimension: str = "requests"
+    model: str | None = None
 
     if TYPE_CHECKING:
 
         def __init__(
-            self, limit: int | str, period_s: float = ..., dimension: str = ...
+            self,
+            limit: int | str,
+            period_s: float = ...,
+            dimension: str = ...,
+            model: str | None = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -55,27 +81,54 @@ class RateLimit(msgspec.Struct, frozen=True):
             self._read(self.limit)
         if type(self.limit) is not int or self.limit < 1:
             raise ValueError(f"a rate limit of {self.limit!r}: must be a whole number from 1 up")
+        if re.fullmatch("[a-z][a-z_]*", self.dimension) is None:
+            raise ValueError(f"a rate limit's dimension {self.dimension!r}: must be like 'tokens'")
+        if self.model is not None and (not self.model or self.model != self.model.strip()):
+            raise ValueError(f"a rate limit's model {self.model!r}: must be a name, without blanks")
         msgspec.structs.force_setattr(self, "period_s", round(float(self.period_s), 9))
-        if not 0.001 <= self.period_s <= 366 * 86400:
+        if self.dimension == "concurrent":
+            if self.period_s:
+                raise ValueError(
+                    f"a rate limit of calls at once in {self.period_s!r} s: they have no period, "
+                    f"write '{self.limit} concurrent'"
+                )
+        elif not 0.001 <= self.period_s <= 366 * 86400:
             raise ValueError(
                 f"a rate limit's period of {self.period_s!r} s: must be from 0.001 to 366 days"
             )
-        if re.fullmatch("[a-z][a-z_]*", self.dimension) is None:
-            raise ValueError(f"a rate limit's dimension {self.dimension!r}: must be like 'tokens'")
 
     def _read(self, text: str) -> None:
-        match = _FORM.fullmatch(text.strip())
-        if match is None or match[4] not in _SECONDS or self.period_s:
+        match = _FORM.fullmatch(text)
+        if match is None or (match[4] and match[4] not in _SECONDS) or self.period_s:
             raise ValueError(f"rate limit {text!r}: must be like {_FORMS}")
+        if match[5] and self.model not in (None, match[5]):
+            raise ValueError(f"rate limit {text!r} is not for the model {self.model!r}: name one")
         put = msgspec.structs.force_setattr
         put(self, "limit", int(match[1]))
-        put(self, "period_s", float(match[3] or 1) * _SECONDS[match[4]])
-        put(self, "dimension", match[2] or self.dimension)
+        if match[4]:
+            put(self, "period_s", float(match[3] or 1) * _SECONDS[match[4]])
+            put(self, "dimension", match[2] or self.dimension)
+        else:
+            put(self, "dimension", "concurrent")
+        put(self, "model", match[5] or self.model)
+
+    @property
+    def counted_as(self) -> str:
+        """The name under which a store counts it: the dimension, and for one model's a digest of
+        the model's name, which may hold anything and be of any length."""
+        if self.model is None:
+            return self.dimension
+        name = self.model.encode("utf-8", "surrogatepass")
+        digest = blake2b(name, digest_size=8, person=b"fluence.model").hexdigest()
+        return f"{self.dimension}:{digest}"
 
     def __str__(self) -> str:
+        whose = "" if self.model is None else f" for {self.model}"
+        if self.dimension == "concurrent":
+            return f"{self.limit} concurrent{whose}"
         period = _NAMES.get(self.period_s) or f"{self.period_s:.9f}".rstrip("0").rstrip(".") + "s"
         dimension = "" if self.dimension == "requests" else f" {self.dimension}"
-        return f"{self.limit}{dimension}/{period}"
+        return f"{self.limit}{dimension}/{period}{whose}"
 
     def __repr__(self) -> str:
         return f"RateLimit({str(self)!r})"
@@ -85,14 +138,14 @@ def read_limits(limits: str | RateLimit | Iterable[str | RateLimit]) -> tuple[Ra
     """The rate limits that a user wrote.
 
     Raises:
-        ValueError: One of them is none, or none of them counts requests.
+        ValueError: One of them is none, or none of them counts every model's requests.
     """
     several = (limits,) if isinstance(limits, str | RateLimit) else limits
     found = tuple(each if isinstance(each, RateLimit) else RateLimit(each) for each in several)
-    if not any(limit.dimension == "requests" for limit in found):
+    if not any(limit.counted_as == "requests" for limit in found):
         raise ValueError(
-            f"limits={limits!r}: one of them must count requests, such as '100/minute'; "
-            "limiter=None is for no limits"
+            f"limits={limits!r}: one of them must count requests of every model, such as "
+            "'100/minute'; limiter=None is for no limits"
         )
     return found
 

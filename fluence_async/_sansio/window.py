@@ -3,6 +3,8 @@
     window   limit, period, dimension, reserve · free · returns: (return_at, cost), in order
     always   free + in flight + sum(returns) = limit
 
+Calls at once have no period: a unit is back when its call ends, and `hold` is 0.
+
 Rejected: a heap of returns (the k-th in line asks for the k-th).
 """
 
@@ -30,8 +32,8 @@ class Window:
 
     def __init__(self, rate: RateLimit, hold: int, reserve: int) -> None:
         self.rate = rate
-        self.dimension = rate.dimension
-        self.on_arrival = counts_on_arrival(rate.dimension)
+        self.dimension = rate.counted_as
+        self.on_arrival = counts_on_arrival(self.dimension)
         self.hold = hold
         self.reserve = reserve
         self.free = rate.limit

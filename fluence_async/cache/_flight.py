@@ -118,6 +118,7 @@ class Tape:
     Attributes:
         cached: It comes from the store.
         request_id: The server's name for the request that it answers.
+        came_to: Who is told by each reader how many tokens it found it to cost.
         pieces: What has come.
         ended: There is no more.
         broken: Why there will be no more.
@@ -133,6 +134,7 @@ class Tape:
         self.streamed = streamed
         self.cached = False
         self.request_id: str | None = None
+        self.came_to: Callable[[int, bool], None] | None = None
         self.pieces: list[bytes] = []
         self.ended = False
         self.broken: BodyBroken | None = None

@@ -232,9 +232,11 @@ class Ledger:
 
     def _leave(self, place: Place, now: int, left: Costs) -> Place:
         header = self.header
-        gone = map(sub, place.costs, left)
-        header.in_flight = list(map(sub, header.in_flight, gone))
-        slot = Slot(*self.process, now + header.base, left).pack() if any(left) else NO_SLOT
+        header.in_flight = list(map(sub, header.in_flight, place.costs))
+        slot = NO_SLOT
+        if left is not NOTHING and any(left):
+            header.in_flight = list(map(add, header.in_flight, left))
+            slot = Slot(*self.process, now + header.base, left).pack()
         self.commit(now)
         self._file.write(slot, slot_at(place.number))
         if slot is NO_SLOT:
@@ -249,6 +251,13 @@ class Ledger:
             if arrived + header.keep > now:
                 break
             header.tail += 1
+
+    def is_idle(self, now: int) -> bool:
+        """Whether it holds nothing that anybody would miss."""
+        self.trim(now)
+        header = self.header
+        held = any(header.in_flight) or header.blocked > now + header.base
+        return header.tail == header.head and not held
 
     def entries(self, since: int) -> Iterator[tuple[int, Costs]]:
         """Requests that are over, from that entry on: by when they had arrived, and their costs."""

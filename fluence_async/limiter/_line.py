@@ -2,7 +2,8 @@
 
 Law: what may be taken is the store's business; this is order and waking. Whatever may free units
 or tell when they come back (a settle, a release, the timer, somebody leaving) pumps: it serves the
-queue's head as long as the store gives, then sets the timers for the next time.
+queue's head as long as the store gives, then sets the timers for the next time. A head that only
+its own model's limits hold up lets those of other models pass.
 
 A line belongs to no loop, thread or session. Its state is under one lock, held for microseconds
 and never over an await; a waiter is woken in its own loop. Every loop with waiters has a timer for
@@ -26,6 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from .._sansio.bucket import FRESH, NEVER, Claim
+from .._sansio.tariff import own, shared
 from ..errors import APITimeoutError, FluenceError, LimitWaitError
 from ._early import Early
 from ._park import Home, LoopClosed, home_in, loop_of_task
@@ -84,7 +86,7 @@ class Line:
 
     def earliest(self, claim: Claim, rank: int, now: int) -> int:
         """Before when a fresh claim is not served, as far as those who wait can tell."""
-        ahead, lane = self.queue.place(rank)
+        ahead, lane = self.queue.place(rank, own(claim.costs))
         return self.store.earliest(claim, now, lane, ahead)
 
     def enqueue(self, claim: Claim, rank: int, now: int, deadline: float) -> Waiter:
@@ -135,17 +137,32 @@ class Line:
         queue = self.queue
         while (expired := queue.first_expired(now)) is not None:
             self._wake(expired, now, here)
-        while (head := queue.head()) is not None:
-            waiter, lane = head
-            wake = self.store.take(waiter.claim, now, lane)
-            if waiter.deadline < wake < NEVER:
-                waiter.known_at = wake
-            elif wake:
+        while queue.size:
+            wake, served = self._next(now)
+            if served is None:
                 return min(wake, queue.next_deadline(), now + self.store.stale_after)
-            else:
-                queue.served(waiter.lane)
-            self._wake(waiter, now, here)
+            self._wake(served, now, here)
         return NEVER
+
+    def _next(self, now: int) -> tuple[int, Waiter | None]:
+        """Whose units are taken, or who waits in vain; otherwise when to try again."""
+        soonest = NEVER
+        passed: list[str] = []
+        for head, lane in self.queue.heads():
+            if head.own in passed:
+                continue
+            wake = self.store.take(head.claim, now, lane)
+            if not wake:
+                self.queue.served(head.lane)
+                return 0, head
+            if head.deadline < wake < NEVER:
+                head.known_at = wake
+                return 0, head
+            soonest = min(soonest, wake)
+            if not head.own or self.store.is_short(shared(head.claim.costs), now, lane):
+                break
+            passed.append(head.own)
+        return soonest, None
 
     def _wake(self, waiter: Waiter, now: int, here: Any) -> None:
         self._remove(waiter)

@@ -6,16 +6,21 @@ never of less. What this process writes it notes here itself; what others have w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import copy
+from operator import sub
 
 from .._sansio.bucket import ARRIVED, DONE, HELD, NEVER, SENT, Bucket, Claim
 from .._sansio.claim import the_rest
 from .._sansio.limits_file import DIMENSIONS, RING, Costs
+from .._sansio.rate_limit import RateLimit
 from ._ledger import NOTHING, Ledger, Place
 
 __all__ = ["Mirror"]
 
 _LOOK_AGAIN = 500_000_000
+_LOOK_AGAIN_AT_ONCE = 50_000_000
+"""For a place among the calls at once, which another process may give back at any moment."""
 
 
 class Mirror:
@@ -24,6 +29,7 @@ class Mirror:
     Attributes:
         bucket: As full as everybody made it, since `read`.
         epoch: Of the file that it shows; 0 if it must begin from nothing.
+        search_every: How often it is worth looking for dead processes, in ns.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -32,9 +38,10 @@ class Mirror:
         self._columns: dict[str, int] = {}
         self._seen = 0
         self._in_flight: list[int] = []
+        self.search_every = _LOOK_AGAIN
 
-    def fit(self) -> int:
-        """See that all that the windows must remember has room in a file.
+    def fit(self, more: Iterable[RateLimit] = ()) -> int:
+        """See that all that the windows must remember has room in a file, with more limits too.
 
         Returns:
             For how long what is seen of the others holds, in ns.
@@ -42,16 +49,29 @@ class Mirror:
         Raises:
             ValueError: It has not.
         """
-        windows = self.bucket.windows
+        bucket = copy(self.bucket)
+        bucket.windows = tuple(map(copy, bucket.windows))
+        bucket.tighten(more, 0)
+        windows = bucket.windows
+        dimensions = {window.dimension for window in windows}
+        if len(dimensions) > DIMENSIONS:
+            raise ValueError(
+                f"limits {bucket}: a file counts {DIMENSIONS} dimensions at most (a model's are "
+                f"its own), and these are {len(dimensions)}; use limiter='memory', or a Redis"
+            )
         longest = max(window.hold for window in windows)
         counted = [window for window in windows if window.dimension == "requests"]
-        entries = 1 + (len(counted) < len(windows))  # at its arrival, and at its end
+        lasting = any(window.hold and not window.on_arrival for window in windows)
+        entries = 1 + lasting  # at its arrival, and at its end
         if entries * min(each.rate.limit * -(-longest // each.hold) for each in counted) > RING:
             raise ValueError(
-                f"limits {self.bucket}: more requests in the longest period than a file "
+                f"limits {bucket}: more requests in the longest period than a file "
                 f"remembers ({RING}); use limiter='memory'"
             )
-        return min(_LOOK_AGAIN, min(window.hold for window in windows) // 8)
+        shortest = min(window.hold for window in windows if window.hold)
+        self.search_every = min(_LOOK_AGAIN, shortest // 8)
+        at_once = any(not window.hold for window in windows)
+        return min(self.search_every, _LOOK_AGAIN_AT_ONCE) if at_once else self.search_every
 
     def columns(self, costs: Mapping[str, int]) -> Costs:
         """Costs as the file has them."""
@@ -86,6 +106,10 @@ class Mirror:
         for window in self.bucket.windows if not self.epoch else ():
             window.returns.clear()
             window.free = window.rate.limit
+        if not header.has_room(window.dimension for window in self.bucket.windows):
+            if ledger.is_idle(now):  # of dimensions that nobody counts any more
+                ledger.reset(now)
+            header = ledger.header
         before = (header.keep, header.tail, *header.dimensions)
         self._columns = {"requests": 0}
         for window in self.bucket.windows:
@@ -125,8 +149,11 @@ class Mirror:
         place: Place = claim.place
         left = None
         if place.epoch == self.epoch:
-            requests, *rest = place.costs
-            left = ledger.settle(place, now, ub, (requests, *NOTHING[1:]), (0, *rest))
+            used, rest = place.costs, NOTHING
+            if len(claim.costs) > 1:
+                rest = self.columns(the_rest(claim))
+                used = tuple(map(sub, used, rest))
+            left = ledger.settle(place, now, ub, used, rest)
         if left is None:
             claim.state = DONE
             return
@@ -154,6 +181,9 @@ class Mirror:
                 written = ledger.give_back(place, now)
             elif claim.state == ARRIVED and any(place.costs):
                 used = [min(cost, NEVER) for cost in self.columns(the_rest(claim, costs))]
+                if over == now:  # what has no period is back, and need not be remembered
+                    for window in self.bucket.windows:
+                        used[self._columns[window.dimension]] *= bool(window.hold)
                 written = ledger.settle(place, now, over, used)
         if written:
             self.bucket.release(claim, over, costs)

@@ -14,6 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from .._sansio.limits_file import VERSION
+
 if sys.platform != "win32":
     import fcntl
 
@@ -105,4 +107,4 @@ class StateFile:
 def state_path(name: str) -> Path:
     """Where this user's programs keep the limits of that name."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return state / "fluence" / f"{name}.limits"
+    return state / "fluence" / f"{name}.{VERSION}.limits"  # one of another version stays whole

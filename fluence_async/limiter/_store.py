@@ -51,6 +51,10 @@ class Store(Protocol):
         """Before when no try can succeed, with so many requests ahead; `now` if nobody knows."""
         ...
 
+    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:
+        """Whether so much cannot be had now; where that is not known at once, it cannot."""
+        ...
+
     def sent(self, claim: Claim) -> None:
         """Its first byte may have left this machine."""
 

@@ -92,7 +92,7 @@ class FileStore:
         self._inside = False
         self._pending: deque[Callable[[Ledger, int], None]] = deque()
         self._flusher: threading.Thread | None = None
-        self._search_at = 0
+        self._search_at = 0  # among the slots, for dead processes: that takes long
 
     @property
     def _bucket(self) -> Bucket:
@@ -119,6 +119,11 @@ class FileStore:
         with self._mutex:
             self._locked()
             return self._bucket.earliest(claim, now, lane, ahead)
+
+    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:
+        """Whether so much cannot be had now."""
+        with self._mutex:
+            return self._bucket.is_short(costs, now, lane)
 
     def sent(self, claim: Claim) -> None:
         """Its first byte may have left this machine."""
@@ -164,10 +169,13 @@ class FileStore:
             self._write(self._block)
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
-        """Obey these limits too, in this process."""
+        """Obey these limits too, in this process; ValueError if the file is too small for them."""
+        more = tuple(limits)
         with self._mutex:
             before = str(self)
-            self._bucket.tighten(limits, now)
+            if self._ledger is not None:
+                self._mirror.fit(more)
+            self._bucket.tighten(more, now)
             if self._ledger is not None and str(self) != before:
                 self._mirror.epoch = 0  # the file knows what a new window must remember
                 self.stale_after = self._mirror.fit()
@@ -252,7 +260,7 @@ class FileStore:
         right, ahead = self._turns.ahead(ledger, claim, now, lane) if others_wait else (lane, ())
         wake = self._mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
         if wake and now >= self._search_at:
-            self._search_at = now + self.stale_after
+            self._search_at = now + self._mirror.search_every
             self._mirror.bury(ledger, now, self._unseen)
             wake = self._mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
         costs = self._mirror.columns(claim.costs)

@@ -21,6 +21,7 @@ from .._sansio.bucket import FRESH, Bucket
 from .._sansio.learning import LearningBucket
 from .._sansio.learnt import LimiterSnapshot
 from .._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
+from .._sansio.tariff import ONE_REQUEST, Tariff
 from ._early import Early
 from ._line import Line
 from ._process import boot_clock
@@ -33,14 +34,14 @@ __all__ = ["Limiter", "LimiterSnapshot", "Policy"]
 _S = 1_000_000_000
 Policy = Literal["any", "any-strict", "window"]
 _POLICIES: Final = ("any", "any-strict", "window")
-_ONE_REQUEST: Mapping[str, int] = {"requests": 1}
 
 
 class Limiter(Seen):
     """Units of one or several rate limits, handed out so that the server never counts too many.
 
     Args:
-        limits: `"100/minute"`, or several, or `RateLimit`s; by default the documented two.
+        limits: `"100/minute"`, `"90000 tokens/minute"`, `"8 concurrent"`, each with or without
+            `" for <model>"`; several of these, or `RateLimit`s; by default the documented two.
         policy: How the server may count. `"window"`: as its limits say, in fixed windows, by a
             sliding log or a full token bucket; all units can be had at once, nothing is learnt.
             `"any"`: however; the limiter begins slowly and learns, from refusals and headers, how
@@ -101,9 +102,9 @@ class Limiter(Seen):
         if policy != "window":
             make = partial(LearningBucket, strict=policy == "any-strict")
         margin = round(margin_s * _S)
-        bucket = make(
-            read_limits(limits), reserve=reserve, margin=margin, drift=drift, unseen=unseen
-        )
+        found = read_limits(limits)
+        self._tariff = Tariff(found)
+        bucket = make(found, reserve=reserve, margin=margin, drift=drift, unseen=unseen)
         clock = clock or (time.monotonic_ns if path is None else boot_clock())
         shared = path is not None and open_store(path, bucket, unseen, clock)
         self._line = Line(shared or bucket, clock, None if strict else Early())
@@ -115,6 +116,7 @@ class Limiter(Seen):
         front: bool = False,
         deadline: float | None = None,
         costs: Mapping[str, int] | None = None,
+        model: str | None = None,
     ) -> Permit:
         """Wait for the right to send one request. Returns without a pause if nobody waits and
         units are free; cancelled anywhere, it leaves nothing behind.
@@ -124,7 +126,8 @@ class Limiter(Seen):
                 that goes.
             front: A retry: before the first attempts of its lane.
             deadline: When to give up, in seconds of the running loop's clock.
-            costs: Units of each dimension; one request if it is not named.
+            costs: Units of each dimension; one of requests and of calls at once, if not named.
+            model: Whom the request asks; what limits of its own that model has, it costs too.
 
         Raises:
             LimitWaitError: The wait is known to pass the deadline.
@@ -132,7 +135,7 @@ class Limiter(Seen):
                 hung on answers of other calls.
             ValueError: No limit counts such a cost, or it can never fit in.
         """
-        permit = self._permit(lane, costs)
+        permit = self._permit(lane, costs, model)
         line = self._line
         since = line.clock()
         with line.lock:
@@ -151,7 +154,12 @@ class Limiter(Seen):
         return permit
 
     def acquire_nowait(
-        self, *, lane: int = 0, front: bool = False, costs: Mapping[str, int] | None = None
+        self,
+        *,
+        lane: int = 0,
+        front: bool = False,
+        costs: Mapping[str, int] | None = None,
+        model: str | None = None,
     ) -> Permit:
         """Like `acquire`, for who cannot wait.
 
@@ -159,7 +167,7 @@ class Limiter(Seen):
             anyio.WouldBlock: Units are short, or others come first.
             ValueError: No limit counts such a cost, or it can never fit in.
         """
-        permit = self._permit(lane, costs)
+        permit = self._permit(lane, costs, model)
         line = self._line
         now = line.clock()
         with line.lock:
@@ -182,17 +190,18 @@ class Limiter(Seen):
             self._line.store.block(self._line.clock() + round(seconds * _S))
 
     def tighten(self, limits: str | RateLimit | Iterable[str | RateLimit]) -> None:
-        """Obey these limits too: of two for the same period, the smaller counts. Waiting calls
-        that no longer fit in get a ValueError.
+        """Obey these limits too: of two for the same period (and dimension, and model), the
+        smaller counts. Waiting calls that no longer fit in get a ValueError.
 
         Raises:
-            ValueError: A limit makes no sense.
+            ValueError: A limit makes no sense, or has no room where the units are.
         """
         found = read_limits(limits)
         line = self._line
         now = line.clock()
         with line.lock:
             line.store.tighten(found, now)
+            self._tariff = self._tariff.and_these(found)
             for waiter in line.queue:
                 try:
                     line.store.check(waiter.claim.costs, waiter.lane)
@@ -200,10 +209,15 @@ class Limiter(Seen):
                     line.queue.expire(waiter)
             line.pump(now)
 
-    def _permit(self, lane: int, costs: Mapping[str, int] | None) -> Permit:
+    def counts(self, dimension: str, model: str | None = None) -> bool:
+        """Whether a request costs any of a dimension, if it asks that model."""
+        return not self._tariff.simple and self._tariff.counts(dimension, model)
+
+    def _permit(self, lane: int, costs: Mapping[str, int] | None, model: str | None) -> Permit:
         if lane not in (0, 1):
             raise ValueError(f"lane={lane!r}: must be 0 (interactive) or 1 (batch)")
-        if costs is not None:
-            costs = {**_ONE_REQUEST, **costs}
-            self._line.store.check(costs, lane)
-        return Permit(self._line, costs or _ONE_REQUEST)
+        if costs is None and self._tariff.simple:
+            return Permit(self._line, ONE_REQUEST)
+        units = self._tariff.of(costs, model)
+        self._line.store.check(units, lane)
+        return Permit(self._line, units)

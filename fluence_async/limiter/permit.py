@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._sansio.claim import ARRIVED, DONE, FRESH, HELD, SENT, Claim
+from .._sansio.claim import ARRIVED, DONE, FRESH, HELD, SENT, Claim, counts_on_arrival
+from .._sansio.tariff import came_to
 from .._sansio.window import NEVER
 from ..meta import RateLimitSnapshot
 from ._line import Line
@@ -44,6 +45,12 @@ class Permit(Claim):
     def learns(self) -> bool:
         """Whether its limiter makes use of what the response's headers say of the limits."""
         return self._store.learns
+
+    @property
+    def stays(self) -> bool:
+        """Whether it must be kept until its request is over: something of it counts until then."""
+        costs = self.costs
+        return len(costs) > 1 and self.state < DONE and not all(map(counts_on_arrival, costs))
 
     def sent(self) -> None:
         """The first byte may have left this machine: the unit cannot be given back any more."""
@@ -103,7 +110,8 @@ class Permit(Claim):
     def _learn_refusal(self, now: int) -> None:
         early = self._line.early
         if self._store.refused(self, now) and early is not None:
-            shortest = min(window.limit.period_s for window in self._store.snapshot(now))
+            limits = [window.limit for window in self._store.snapshot(now)]
+            shortest = min(limit.period_s for limit in limits if limit.dimension == "requests")
             early.blame(now, round(shortest * _S))
 
     def release(self, costs: Mapping[str, int] | None = None) -> None:
@@ -117,6 +125,8 @@ class Permit(Claim):
         if state == ARRIVED and len(self.costs) == 1:
             self.state = DONE  # it was but a request, which is settled
         elif FRESH < state < DONE:
+            if costs is not None:
+                costs = came_to(self.costs, costs)
             self._line.change(self._store.release, self, self._line.clock(), costs)
 
     def __del__(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from fluence_async import APITimeoutError, FluenceSession, LimitWaitError
 from fluence_async._sansio.lanes import EVERY
-from fluence_async.limiter import Limiter
+from fluence_async.limiter import Limiter, Permit
 from fluence_async.limits import SharedLimits
 from fluence_async.testing import FluenceServer
 from fluence_async.testing.limiter_contract import CHECKS, Check
@@ -458,3 +458,159 @@ def test_a_setting_that_cannot_work_is_refused(settings: dict[str, object], mess
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_it_passes_the_contract(redis: RedisServer, check: Check) -> None:
     await check(lambda name, limits: RedisLimiter(redis.url, name, limits))
+
+
+# ─── beside requests ──────────────────────────────────────────────────────────────────────
+
+DIMENSIONS = ("100/second", "100 tokens/second", "2 concurrent", "50/second for large")
+
+
+async def begun(limiter: Limiter, tokens: int = 40, **options: object) -> Permit:
+    """A call under way."""
+    options = {"model": "large", "costs": {"tokens": tokens}, **options}
+    permit = await limiter.acquire(**options)  # type: ignore[arg-type]
+    permit.sent()
+    permit.settle()
+    return permit
+
+
+async def heard() -> None:
+    """Until Redis has heard of what another limiter did."""
+    await anyio.sleep(0.2)
+
+
+async def used(limiter: Limiter) -> list[int]:
+    """As Redis says."""
+    permit = await limiter.acquire(costs={"tokens": 0, "concurrent": 0})
+    permit.release()
+    return [window.used for window in limiter.snapshot().windows][1:]
+
+
+async def test_tokens_and_places_are_everybodys_until_the_calls_end(redis: RedisServer) -> None:
+    one, other = limiter_of(redis, *DIMENSIONS), limiter_of(redis, *DIMENSIONS)
+    with anyio.fail_after(10):
+        first = await begun(one)
+        assert await used(other) == [40, 1, 1]
+        await anyio.sleep(1.2)
+        assert await used(other) == [40, 1, 0]  # the request is forgotten, and the call goes on
+        second = await begun(other)
+        with anyio.move_on_after(0.3):
+            await one.acquire()
+            raise AssertionError("two are under way")
+        first.release({"tokens": 30})
+        over = time.monotonic()
+        permit = await other.acquire()  # another process's place, soon
+        assert time.monotonic() - over < 0.9
+        permit.release()
+        await heard()
+        assert await used(one) == [70, 1, 1]
+        over = time.monotonic()
+        second.release({"tokens": 500})  # a debt
+        await heard()
+        (await one.acquire(costs={"tokens": 1})).release()
+        assert time.monotonic() - over >= 1.0
+        await heard()
+        assert await used(other) == [0, 0, 0]
+
+
+async def test_a_place_that_is_given_back_is_forgotten(redis: RedisServer) -> None:
+    one = limiter_of(redis, "100/minute", "2 concurrent")
+    with anyio.fail_after(10):
+        for _ in range(3):
+            await call(one)
+        (await one.acquire()).release()
+    await heard()
+    assert redis.say("ZCARD", "fluence:{n}:units") == b":3"  # the requests
+
+
+async def test_a_model_that_has_a_limit_counts_once_for_its_calls(redis: RedisServer) -> None:
+    one = limiter_of(redis, "100/minute", "3/minute for %d|requests=9")
+    with anyio.fail_after(10):
+        for _ in range(3):
+            await call(one, model="%d|requests=9")
+        with pytest.raises(LimitWaitError, match="3/minute for %d"):
+            await call(one, model="%d|requests=9", deadline=anyio.current_time() + 5)
+        await call(one, model="other")
+        (await one.acquire()).release()
+    assert [window.used for window in one.snapshot().windows] == [5, 3]
+
+
+async def test_what_one_that_was_killed_held_until_the_end_comes_back(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its places when its lease is over, its tokens a period later."""
+    monkeypatch.setattr(_store, "_LEASE", S // 2)
+    source = (
+        "import anyio, os, sys\n"
+        "from fluence_async.contrib.redis import RedisLimiter, _store\n"
+        "_store._LEASE = 500_000_000\n"
+        "async def main():\n"
+        "    one = RedisLimiter(sys.argv[1], 'n', sys.argv[2:], reserve=0)\n"
+        "    held = [await one.acquire(costs={'tokens': 50}) for _ in range(2)]\n"
+        "    held[0].sent()\n"
+        "    held[0].settle()\n"
+        "    await anyio.sleep(0.2)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "anyio.run(main)\n"
+    )
+    dead = await anyio.run_process(
+        [sys.executable, "-c", source, redis.url, *DIMENSIONS],
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert dead.returncode == -9
+    killed = time.monotonic()
+    one = limiter_of(redis, *DIMENSIONS)
+    with anyio.fail_after(10):
+        (await one.acquire()).release()
+        assert time.monotonic() - killed > 0.05
+        (await one.acquire(costs={"tokens": 1})).release()
+        assert time.monotonic() - killed >= 1.0
+        assert await used(one) == [0, 0, 0]
+
+
+async def test_a_call_that_lasts_keeps_its_lease(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "_LEASE", S // 5)
+    monkeypatch.setattr(_store, "RENEWED", S // 20)
+    one, other = limiter_of(redis, *DIMENSIONS), limiter_of(redis, *DIMENSIONS)
+    with anyio.fail_after(10):
+        held = await begun(one)
+        await anyio.sleep(1.2)
+        assert await used(other) == [40, 1, 0]
+        held.release()
+
+
+async def test_a_redis_that_was_flushed_hears_of_calls_under_way(redis: RedisServer) -> None:
+    one, other = limiter_of(redis, *DIMENSIONS), limiter_of(redis, *DIMENSIONS)
+    with anyio.fail_after(10):
+        held = await begun(one)
+        redis.say("FLUSHALL")
+        flushed = time.monotonic()
+        assert (await used(one))[:2] == [40, 1]
+        assert time.monotonic() - flushed >= 1.0, "the shortest period is waited for"
+        assert (await used(other))[:2] == [40, 1]
+        held.release({"tokens": 0})
+        assert (await used(one))[:2] == [0, 0]
+
+
+async def test_without_redis_a_process_keeps_to_its_share_of_each(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "_CLOSED", S // 10)
+    monkeypatch.setattr(_courier, "_RETRIED_S", 0.05)
+    one = limiter_of(own_redis, "100/second", "8 tokens/minute for a", "4 concurrent", clients=2)
+    with anyio.fail_after(10):
+        await call(one)
+        own_redis.stop()
+        first = await begun(one, 3, model="a")
+        second = await begun(one, 1, model="a")
+        with anyio.move_on_after(0.2):
+            await one.acquire()
+            raise AssertionError("half of the places are two")
+        first.release({"tokens": 4})
+        (await one.acquire()).release()
+        second.release()
+        with pytest.raises(LimitWaitError):
+            await one.acquire(model="a", costs={"tokens": 1}, deadline=anyio.current_time() + 5)

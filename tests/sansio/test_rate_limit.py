@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,8 @@ from fluence_async._sansio.rate_limit import (
         ("  5 / minute ", 5, 60, "requests"),
         ("90000 tokens/minute", 90000, 60, "tokens"),
         ("90000 tokens_in / 30s", 90000, 30, "tokens_in"),
+        ("8 concurrent", 8, 0, "concurrent"),
+        (" 8 concurrent\n", 8, 0, "concurrent"),
     ],
 )
 def test_a_text_is_read(text: str, limit: int, period_s: float, dimension: str) -> None:
@@ -50,7 +53,8 @@ def test_a_text_is_read(text: str, limit: int, period_s: float, dimension: str) 
     "text",
     ["", "100", "100/", "/minute", "100/fortnight", "100/min ute", "-1/minute", "1.5/minute",
      "100/minute/hour", "100 /", "9" * 16 + "/minute", "١/minute", "100/-1s", "100/1e3s",
-     "100 Tokens/minute", "100\n/minute", "nan/minute"],
+     "100 Tokens/minute", "100\n/minute", "nan/minute", "8concurrent", "8 concurrent/", "8 at once",
+     "5/minute for", "5/minute for ", "5/minute  for x", "5/minutefor x", "5 for x"],
 )  # fmt: skip
 def test_another_text_is_refused_with_its_name_and_the_accepted_forms(text: str) -> None:
     with pytest.raises(ValueError, match="must be like '100/minute'") as caught:
@@ -74,6 +78,13 @@ def test_another_text_is_refused_with_its_name_and_the_accepted_forms(text: str)
         (("1/367d",), "31708800.0 s"),
         ((1, 60.0, "Tokens"), "'Tokens'"),
         ((1, 60.0, ""), "''"),
+        ((8, 60.0, "concurrent"), "'8 concurrent'"),
+        (("8 concurrent/minute",), "'8 concurrent'"),
+        (("8 concurrent", 60.0), "'8 concurrent'"),
+        ((1, 60.0, "requests", ""), "''"),
+        ((1, 60.0, "requests", " a"), "' a'"),
+        (("1/minute for a ",), "'a '"),
+        (("1/minute for a", 0.0, "requests", "b"), "'b'"),
         (("1/minute", 60.0), "'1/minute'"),
     ],
 )
@@ -83,16 +94,46 @@ def test_what_makes_no_sense_is_refused_with_its_value(arguments: tuple, named: 
     assert named in str(caught.value)
 
 
+_models = st.none() | st.text(min_size=1).filter(lambda name: name == name.strip())
+
+
 @given(
     st.integers(1, 10**15 - 1),
     st.floats(0.001, 366 * 86400) | st.sampled_from([1, 60, 3600, 86400, 30, 7200]),
-    st.sampled_from(["requests", "tokens", "tokens_in"]),
+    st.sampled_from(["requests", "tokens", "tokens_in", "concurrent"]),
+    _models | st.sampled_from(["a for b", "8 concurrent", "5/minute for x", "a\nb"]),
 )
-def test_text_and_repr_say_all_of_it(limit: int, period_s: float, dimension: str) -> None:
-    rate = RateLimit(limit, period_s, dimension)
+def test_text_and_repr_say_all_of_it(
+    limit: int, period_s: float, dimension: str, model: str | None
+) -> None:
+    if dimension == "concurrent":
+        period_s = 0
+    rate = RateLimit(limit, period_s, dimension, model)
     assert RateLimit(str(rate)) == rate
     assert eval(repr(rate)) == rate
     assert rate.period_s == pytest.approx(period_s, abs=1e-9)
+
+
+def test_a_limit_for_one_model_says_which() -> None:
+    rate = RateLimit("20/minute", model="fluence-large")
+    assert str(rate) == "20/minute for fluence-large"
+    assert rate == RateLimit("20/minute for fluence-large")
+    assert rate != RateLimit("20/minute")
+    assert str(RateLimit("2 concurrent for a b")) == "2 concurrent for a b"
+    assert RateLimit("9 tokens/minute for x").model == "x"
+
+
+def test_stores_count_a_model_under_a_short_and_simple_name() -> None:
+    assert RateLimit("9 tokens/minute").counted_as == "tokens"
+    names = {
+        RateLimit(9, 60, dimension, model).counted_as
+        for dimension in ("requests", "tokens")
+        for model in ("a", "b", "|tokens=9", "a" * 10_000, "\udc80", "%d+")
+    }
+    assert len(names) == 12
+    assert all(re.fullmatch("(requests|tokens):[0-9a-f]{16}", name) for name in names)
+    # in files and servers that other versions share
+    assert RateLimit("9/minute for fluence-large").counted_as == "requests:f5c464126087e38d"
 
 
 def test_the_text_is_as_short_as_it_is_written() -> None:
@@ -123,7 +164,9 @@ def test_limits_are_one_or_several_texts_or_values() -> None:
     assert read_limits(iter([minute, "1000/hour"])) == (minute, hour)
 
 
-@pytest.mark.parametrize("limits", [(), ("90000 tokens/minute",)])
+@pytest.mark.parametrize(
+    "limits", [(), ("90000 tokens/minute",), ("8 concurrent",), ("5/minute for a",)]
+)
 def test_limits_that_count_no_requests_are_refused(limits: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="must count requests"):
         read_limits(limits)

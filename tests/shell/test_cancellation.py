@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import pytest
 
-from fluence_async import FluenceSession, Limiter, RetryPolicy
+from fluence_async import FluenceSession, Limiter, RetryPolicy, StreamInterruptedError
 from fluence_async.testing import Done, Finish, FluenceServer, Pause, Status, Stream
 
 pytestmark = pytest.mark.anyio
@@ -76,19 +76,31 @@ class World:
             async for _ in stream:
                 pass
 
+    def left_nothing(self) -> None:
+        """Nobody waits for the limiter, and nothing that counts until a call's end is held by a
+        call that has ended: all its places are free, and no token is reserved for what was never
+        sent, was refused, or has said what it came to."""
+        snapshot = self.limiter.snapshot()
+        assert snapshot.waiting == 0
+        assert [window.used for window in snapshot.windows if not window.limit.period_s] == [0, 0]
+        for window in self.limiter._line.store.windows:  # type: ignore[attr-defined]
+            assert window.in_flight == 0
+
     async def check(self) -> None:
         """No request under way, no unit in flight, nothing reserved, and the next call works."""
         with anyio.fail_after(5):
             await self.server.wait_until_idle(4, connections=1)
-        assert self.limiter.snapshot().waiting == 0
+        self.left_nothing()
         assert [state.reserved for state in self.fluence.usage.snapshot().budgets] in ([], [0])
         self.server.script()
         await self.plain()
 
 
 @asynccontextmanager
-async def opened(*, limits: str = "1000000/second") -> AsyncIterator[World]:
-    limiter = Limiter(limits, margin_s=0.0, unseen_s=0.0)
+async def opened(*, limits: str = "1000000/second", **options: Any) -> AsyncIterator[World]:
+    """A limiter of all dimensions, the places as many as there may be calls at once."""
+    lasting = ("1000000 tokens/hour", "20 concurrent", f"20 concurrent for {MODEL}")
+    limiter = Limiter((limits, *lasting), margin_s=0.0, unseen_s=0.0)
     async with FluenceServer(limits=None) as server:
         async with FluenceSession(
             api_key=server.api_key,
@@ -96,6 +108,7 @@ async def opened(*, limits: str = "1000000/second") -> AsyncIterator[World]:
             limiter=limiter,
             budget="1000M tokens",
             retry=RetryPolicy(max_retries=2, base_s=0.01),
+            **options,
         ) as fluence:
             yield World(server, fluence, limiter)
         await server.wait_until_idle(4)
@@ -114,6 +127,15 @@ def retrying(world: World) -> Coroutine[Any, Any, None]:
     return world.plain()
 
 
+def left_early(world: World) -> Coroutine[Any, Any, None]:
+    async def call() -> None:
+        async with world.fluence.chat.completions.stream(model=MODEL, messages="hi") as stream:
+            await anext(stream)
+
+    world.server.script(Stream("Hel", Pause(0.002), "lo"))
+    return call()
+
+
 def draining(world: World) -> Coroutine[Any, Any, None]:
     world.server.script(Stream("Hello", Finish(), Done(), Pause(0.01), end=False))
     return world.stream()
@@ -122,6 +144,7 @@ def draining(world: World) -> Coroutine[Any, Any, None]:
 CALLS: dict[str, Callable[[World], Coroutine[Any, Any, None]]] = {
     "a plain call": World.plain,
     "a stream": streaming,
+    "a stream left early": left_early,
     "a retry": retrying,
     "a drain": draining,
 }
@@ -177,5 +200,53 @@ async def test_random_cancels_of_many_workers_leave_nothing() -> None:
             for number in range(20):
                 tasks.start_soon(work, number)
         await world.server.wait_until_idle(4, connections=20)
+        world.left_nothing()
         world.server.script()
         await world.plain()
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+async def test_with_a_cache_it_leaves_nothing_either(
+    call: Callable[[World], Coroutine[Any, Any, None]],
+) -> None:
+    suspension = 0
+    came_through = False
+    while not came_through:
+        suspension += 1
+        assert suspension < 200
+        async with opened(cache="memory") as world:
+            came_through = await cancelled_at(call(world), suspension)
+            await world.check()
+
+
+async def test_equal_calls_that_are_cancelled_leave_the_limiter_nothing() -> None:
+    """Who leads and who reads along, each at any await."""
+    for suspension in range(1, 40):
+        async with opened(cache="memory") as world:
+            world.server.script(Stream("Hel", Pause(0.002), "lo"), repeat=True)
+
+            async def other(world: World = world, at: int = 41 - suspension) -> None:
+                with suppress(StreamInterruptedError):  # who reads for both may be cancelled
+                    await cancelled_at(world.stream(), at)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(other)
+                with suppress(StreamInterruptedError):
+                    await cancelled_at(world.stream(), suspension)
+            with anyio.fail_after(5):
+                await world.server.wait_until_idle(4, connections=2)
+            world.left_nothing()
+
+
+async def test_a_wait_for_a_place_cancelled_at_any_await_takes_none() -> None:
+    async with opened(limits="1000000/second") as world:
+        world.limiter.tighten(["1000000/second", "1 concurrent"])
+        world.server.script(Stream("Hel", Pause(0.05), "lo"), repeat=True)
+        async with world.fluence.chat.completions.stream(model=MODEL, messages="hi") as stream:
+            for suspension in range(1, 4):
+                with anyio.move_on_after(0.01):
+                    await cancelled_at(world.plain(), suspension)
+                places = world.limiter.snapshot().windows[2]
+                assert (places.used, world.limiter.snapshot().waiting) == (1, 0)
+            await stream.get_final_text()
+        world.left_nothing()

@@ -17,6 +17,7 @@ from fluence_async.testing.limiter_contract import (
     ContractLimiter,
     Factory,
     _limiter,
+    dimensions,
     units,
     waiting,
 )
@@ -136,6 +137,30 @@ class Sloppy(Limiter):
         return await super().acquire(**how)
 
 
+class Modelless(Limiter):
+    """A limiter for which all models are one."""
+
+    async def acquire(self, **how: Any) -> Any:
+        return await super().acquire(**{**how, "model": None})
+
+
+class Forgiving(Limiter):
+    """A limiter that never asks what it came to."""
+
+    async def acquire(self, **how: Any) -> Any:
+        permit = await super().acquire(**how)
+        permit.sent()
+        return Forgiven(permit)
+
+
+class Forgiven:
+    def __init__(self, permit: Any) -> None:
+        self.sent, self.settle, self._release = permit.sent, permit.settle, permit.release
+
+    def release(self, costs: Mapping[str, int] | None = None) -> None:
+        self._release()
+
+
 def broken(kind: type[Limiter]) -> Factory:
     return lambda name, limits: kind(limits)
 
@@ -150,6 +175,11 @@ BREACHES: list[tuple[str, Factory]] = [
     ("a_cost_that_never_fits_is_refused", broken(Sloppy)),
     ("other_costs_are_counted_too", broken(Sloppy)),
     ("other_costs_are_in_flight_until_the_end", broken(Sloppy)),
+    ("a_models_limit_counts_its_calls_and_no_others", broken(Modelless)),
+    ("limits_of_two_models_are_two", broken(Forgiving)),
+    ("too_little_reserved_becomes_a_debt", broken(Forgiving)),
+    ("calls_at_once_are_counted_until_their_end", opened),
+    ("a_dropped_permit_gives_back_what_it_held_until_the_end", shut),
     ("all_windows_hold_together", opened),
     ("many_tasks_never_pass_the_limit", opened),
     ("limiters_of_one_name_share_their_units", alone),
@@ -166,7 +196,7 @@ BREACHES: list[tuple[str, Factory]] = [
 async def test_a_limiter_that_breaks_it_is_found_out(
     name: str, factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in (_limiter, units, waiting):
+    for part in (_limiter, dimensions, units, waiting):
         monkeypatch.setattr(part, "PATIENCE_S", 0.5)
     (check,) = [check for check in CHECKS if check.__name__ == name]
     with pytest.raises((AssertionError, TimeoutError)):

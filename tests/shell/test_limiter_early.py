@@ -162,8 +162,11 @@ async def test_a_refusal_that_nothing_explains_doubles_the_grace_up_to_a_bound()
     assert graces == [0.5, 1, 2, 4, 8, 8, 8, 8]
 
 
-async def test_a_refusal_before_a_unit_can_have_come_back_early_does_not() -> None:
-    limiter = virtual("100/minute")
+@pytest.mark.parametrize("more", [(), ("5 concurrent", "9 tokens/second")])
+async def test_a_refusal_before_a_unit_can_have_come_back_early_does_not(
+    more: tuple[str, ...],
+) -> None:
+    limiter = virtual("100/minute", *more)
     for _ in range(3):
         refuse(limiter)
         await anyio.sleep(15)

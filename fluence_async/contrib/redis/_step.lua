@@ -9,8 +9,9 @@
 --         just served counts as waiting: it may ask again)
 -- ARGV  1 me   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
 --       5 the permit's name   6 of how many grants one is batch's   7 the number of windows, then
---       limit, hold (µs), reserve, dimension;
---       then what happened: 'put' name age | 'drop' name | 'hold' name | 'block' µs | 'leave'
+--       limit, hold (µs; 0 for what only counts while it is in flight: calls at once), reserve,
+--       dimension; then what happened: 'put' name age | 'drop' name | 'hold' name | 'block' µs |
+--       'leave'
 -- Returns {verdict, wait (µs), epoch, used of each window …}; the verdict is 'taken', 'wait',
 -- 'noted' (nothing was asked for) or 'lost' (this Redis has forgotten what I know: tell it all).
 local units, tickets, seen, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -34,7 +35,8 @@ for number = 1, tonumber(ARGV[7]) do
     dimension = ARGV[argument + 3],
   }
   windows[number] = window
-  longest, shortest = math.max(longest, window.hold), math.min(shortest, window.hold)
+  longest = math.max(longest, window.hold)
+  if window.hold > 0 then shortest = math.min(shortest, window.hold) end
   argument = argument + 4
 end
 
@@ -95,11 +97,14 @@ for number, window in ipairs(windows) do
   end
 end
 
--- When so many units more than now are free in a window; what is in flight tells nothing yet.
+-- When so many units more than now are free in a window; what is in flight tells nothing yet, and
+-- what counts no longer than that may be back at any moment.
 local function returns(window, missing)
   for place = 1, #out, 2 do
     local arrived = tonumber(out[place + 1])
-    if arrived > now then return now + math.min(window.hold, 1000000) end
+    if arrived > now then
+      return now + (window.hold > 0 and math.min(window.hold, 1000000) or 100000)
+    end
     if arrived > now - window.hold then
       missing = missing - cost(out[place], window.dimension)
       if missing <= 0 then return arrived + window.hold end
@@ -114,7 +119,9 @@ local function wait_for(ahead, freely)
     local need = cost(ARGV[5], window.dimension)
     if need > 0 then
       if not freely then need = need + window.reserve end
-      if window.dimension == 'requests' then need = need + ahead end
+      if window.dimension == 'requests' or window.dimension == 'concurrent' then
+        need = need + ahead
+      end
       local missing = used[number] + need - window.limit
       if missing > 0 then wake = math.max(wake, returns(window, missing)) end
     end

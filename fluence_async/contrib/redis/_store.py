@@ -113,6 +113,10 @@ class RedisStore:
         told = self._told(now, (lane, claim.costs))
         return max(now, self.blocked_until, told if told < NEVER else now)
 
+    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:  # noqa: ARG002 - Redis knows
+        """As far as is known here, yes."""
+        return True
+
     def sent(self, claim: Claim) -> None:
         """The first byte may have left this machine."""
         if claim.state == HELD:
@@ -131,11 +135,12 @@ class RedisStore:
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
-        if claim.state == SENT:
+        answered = claim.state != SENT
+        if not answered:
             now += self.terms.unseen
             self.settle(claim, now)
         if claim.state in (HELD, ARRIVED):
-            self._tell(*self._units.end(claim, now, costs))
+            self._tell(*self._units.end(claim, now, costs, answered=answered))
 
     def refused(self, claim: Claim, now: int) -> bool:
         """The server refused it, for the rate of its requests."""

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from ..._sansio.bucket import ARRIVED, DONE, Bucket, Claim
-from ..._sansio.claim import the_rest
+from ..._sansio.claim import counts_at_once, the_rest
 from ..._sansio.lanes import EVERY
 from ..._sansio.rate_limit import RateLimit
 
@@ -69,7 +69,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     def share(self, limits: Iterable[RateLimit]) -> Bucket:
         """One client's part of the limits, in memory."""
         return self.bucket(
-            RateLimit(max(1, rate.limit // self.clients), rate.period_s, rate.dimension)
+            msgspec.structs.replace(rate, limit=max(1, rate.limit // self.clients))
             for rate in limits
         )
 
@@ -146,18 +146,22 @@ class Units:
         if unit.share is not None:
             unit.share.settle(claim, ub)
         claim.state = ARRIVED
-        if len(claim.costs) > 1:
+        if costs := the_rest(claim):
             yield ("drop", unit.name)
-            rest = self._held[id(claim)] = self._keep(the_rest(claim))
+            rest = self._held[id(claim)] = self._keep(costs)
             rest.share = unit.share
             yield ("hold", rest.name)
             unit.costs = {name: cost for name, cost in unit.costs.items() if name not in rest.costs}
         unit.arrived = ub
         yield ("put", unit.name, ub)
 
-    def end(self, claim: Claim, now: int, costs: Mapping[str, int] | None) -> Iterable[News]:
-        """The claim is over, and came to `costs`."""
+    def end(
+        self, claim: Claim, now: int, costs: Mapping[str, int] | None, *, answered: bool
+    ) -> Iterable[News]:
+        """The claim is over, and came to `costs`; what was answered is under way no more."""
         used = the_rest(claim, costs) if claim.state == ARRIVED else {}
+        if answered:
+            used = {name: cost for name, cost in used.items() if not counts_at_once(name)}
         unit = self._held.pop(id(claim), None)
         if unit is not None:
             if unit.share is not None:

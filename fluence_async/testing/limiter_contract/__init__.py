@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from . import units, waiting
+from . import dimensions, units, waiting
 from ._limiter import ContractLimiter, ContractPermit, Factory
 
 __all__ = ["CHECKS", "Check", "ContractLimiter", "ContractPermit", "Factory"]
@@ -27,6 +27,6 @@ __all__ = ["CHECKS", "Check", "ContractLimiter", "ContractPermit", "Factory"]
 Check = Callable[[Factory], Awaitable[None]]
 
 CHECKS: tuple[Check, ...] = tuple(
-    getattr(part, name) for part in (units, waiting) for name in part.__all__
+    getattr(part, name) for part in (units, dimensions, waiting) for name in part.__all__
 )
 """All checks."""

@@ -47,6 +47,7 @@ class ContractLimiter(Protocol):
         front: bool = False,
         deadline: float | None = None,
         costs: Mapping[str, int] | None = None,
+        model: str | None = None,
     ) -> ContractPermit:
         """Wait for the right to send one request."""
         ...
