@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fluence_async._sansio.limits_file import VERSION
 from fluence_async.limiter import Limiter, limiter_name
 
 from .cli import Terminal, environment, fluence
@@ -24,7 +25,7 @@ NAME = limiter_name(KEY, "https://api.fluence.ai:443")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "fluence" / f"{NAME}.limits"
+    return tmp_path / "fluence" / f"{NAME}.{VERSION}.limits"
 
 
 @pytest.fixture
