@@ -222,9 +222,11 @@ class Ledger:
 
     def _leave(self, place: Place, now: int, left: Costs) -> Place:
         header = self.header
-        gone = map(sub, place.costs, left)
-        header.in_flight = list(map(sub, header.in_flight, gone))
-        slot = Slot(*self.process, now + header.base, left).pack() if any(left) else NO_SLOT
+        header.in_flight = list(map(sub, header.in_flight, place.costs))
+        slot = NO_SLOT
+        if left is not NOTHING:
+            header.in_flight = list(map(add, header.in_flight, left))
+            slot = Slot(*self.process, now + header.base, left).pack() if any(left) else NO_SLOT
         self.commit(now)
         self._file.write(slot, slot_at(place.number))
         if slot is NO_SLOT:

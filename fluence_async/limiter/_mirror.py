@@ -123,10 +123,11 @@ class Mirror:
         if claim.state not in (HELD, SENT):
             return
         place: Place = claim.place
-        left = None
-        if place.epoch == self.epoch:
-            requests, *rest = place.costs
-            left = ledger.settle(place, now, ub, (requests, *NOTHING[1:]), (0, *rest))
+        requests, rest = place.costs, NOTHING
+        if len(claim.costs) > 1:
+            requests, rest = (requests[0], *NOTHING[1:]), (0, *requests[1:])
+        shown = place.epoch == self.epoch
+        left = ledger.settle(place, now, ub, requests, rest) if shown else None
         if left is None:
             claim.state = DONE
             return
