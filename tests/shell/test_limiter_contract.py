@@ -45,6 +45,8 @@ class Nothing:
 
     def settle(self) -> None: ...
 
+    def delivered(self) -> None: ...
+
     def release(self, costs: Mapping[str, int] | None = None) -> None: ...
 
 
@@ -109,6 +111,8 @@ class Backwards:
 
     def settle(self) -> None: ...
 
+    def delivered(self) -> None: ...
+
     def pause(self, seconds: float) -> None: ...
 
 
@@ -161,6 +165,12 @@ class Forgiven:
         self._release()
 
 
+def hasty(name: str, limits: Sequence[str]) -> ContractLimiter:
+    limiter = early(name, limits)
+    limiter._line.early.grace = 0  # type: ignore[attr-defined]
+    return limiter
+
+
 def broken(kind: type[Limiter]) -> Factory:
     return lambda name, limits: kind(limits)
 
@@ -169,6 +179,7 @@ BREACHES: list[tuple[str, Factory]] = [
     ("units_that_are_free_are_had_without_waiting", opened),
     ("a_released_unit_is_free_at_once", shut),
     ("a_settled_unit_comes_back_one_period_later", early),
+    ("a_delivered_unit_comes_back_no_earlier_than_a_period_later", hasty),
     ("a_sent_request_without_an_answer_keeps_its_unit", early),
     ("a_permit_that_is_forgotten_comes_back", shut),
     ("a_permit_bears_any_call_in_any_order", shut),

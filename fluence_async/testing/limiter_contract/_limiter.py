@@ -30,6 +30,9 @@ class ContractPermit(Protocol):
     def sent(self) -> None:
         """The first byte may have left this machine."""
 
+    def delivered(self) -> None:
+        """The server's kernel has all of it, and nobody has answered yet."""
+
     def settle(self) -> None:
         """The response's headers are here."""
 

@@ -21,6 +21,7 @@ from ._limiter import (
 
 __all__ = [
     "a_cost_that_never_fits_is_refused",
+    "a_delivered_unit_comes_back_no_earlier_than_a_period_later",
     "a_permit_bears_any_call_in_any_order",
     "a_permit_that_is_forgotten_comes_back",
     "a_released_unit_is_free_at_once",
@@ -77,6 +78,21 @@ async def a_settled_unit_comes_back_one_period_later(factory: Factory) -> None:
     )
 
 
+async def a_delivered_unit_comes_back_no_earlier_than_a_period_later(factory: Factory) -> None:
+    """Or it waits for the response's headers, as it likes."""
+    limiter = factory(new_name(), ("1/0.2s",))
+    permit = await acquired(limiter)
+    permit.sent()
+    delivered = time.monotonic()
+    permit.delivered()
+    with anyio.move_on_after(2):
+        (await limiter.acquire()).release()
+    expect(time.monotonic() - delivered >= _PERIOD_S - _SLACK_S, "a period away at least")
+    permit.settle()
+    permit.release()
+    (await acquired(limiter)).release()
+
+
 async def a_sent_request_without_an_answer_keeps_its_unit(factory: Factory) -> None:
     """It may still arrive: its unit comes back later than that of an answered one."""
     limiter = factory(new_name(), ("1/0.01s",))
@@ -104,6 +120,7 @@ async def a_permit_bears_any_call_in_any_order(factory: Factory) -> None:
         "settle release settle",
         "sent settle settle release",
         "sent settle sent release",
+        "delivered sent delivered delivered settle release delivered",
     ):
         permit = await acquired(limiter)
         for step in steps.split():
