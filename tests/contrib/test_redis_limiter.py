@@ -398,68 +398,6 @@ async def test_the_gauge_is_exact_when_all_have_been_answered(redis: RedisServer
     assert sent[-1] - begun == pytest.approx(eta, abs=0.2)
 
 
-WORKER = """
-import anyio, sys, time
-from fluence_async.contrib.redis import RedisLimiter
-
-async def main(url, calls):
-    limiter = RedisLimiter(url, "n", ["25/second"], reserve=0)
-
-    async def call():
-        permit = await limiter.acquire()
-        permit.sent()
-        print(time.monotonic(), flush=True)
-        permit.settle()
-        permit.release()
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(calls):
-            tasks.start_soon(call)
-
-anyio.run(main, sys.argv[1], int(sys.argv[2]), backend=sys.argv[3])
-"""
-
-
-def test_processes_share_the_limit_fairly_also_when_one_is_killed(redis: RedisServer) -> None:
-    def start(backend: str, calls: int) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", WORKER, redis.url, str(calls), backend],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    workers = [start(backend, 30) for backend in ("asyncio", "trio", "asyncio")]
-    victim = start("asyncio", 1000)
-    assert victim.stdout is not None
-    stamps = [float(victim.stdout.readline()) for _ in range(5)]
-    victim.kill()
-    stamps += [float(line) for line in victim.communicate()[0].splitlines()]
-    for worker in workers:
-        stamps += [float(line) for line in worker.communicate(timeout=60)[0].splitlines()]
-    assert len(stamps) >= 95
-    assert most_in(stamps, 1.0) <= 25
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"when_down": "open"}, "'share' or 'wait'"),
-        ({"clients": 0}, "clients=0"),
-        ({"clients": True}, "clients=True"),
-        ({"url": "http://x"}, "redis://"),
-    ],
-)
-def test_a_setting_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RedisLimiter(**{"url": "redis://x", "name": "n", **settings})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_it_passes_the_contract(redis: RedisServer, check: Check) -> None:
-    await check(lambda name, limits: RedisLimiter(redis.url, name, limits))
-
-
 # ─── beside requests ──────────────────────────────────────────────────────────────────────
 
 DIMENSIONS = ("100/second", "100 tokens/second", "2 concurrent", "50/second for large")
@@ -614,3 +552,67 @@ async def test_without_redis_a_process_keeps_to_its_share_of_each(
         second.release()
         with pytest.raises(LimitWaitError):
             await one.acquire(model="a", costs={"tokens": 1}, deadline=anyio.current_time() + 5)
+
+
+# ─── processes, settings, the contract ───────────────────────────────────────────────────
+
+WORKER = """
+import anyio, sys, time
+from fluence_async.contrib.redis import RedisLimiter
+
+async def main(url, calls):
+    limiter = RedisLimiter(url, "n", ["25/second"], reserve=0)
+
+    async def call():
+        permit = await limiter.acquire()
+        permit.sent()
+        print(time.monotonic(), flush=True)
+        permit.settle()
+        permit.release()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(calls):
+            tasks.start_soon(call)
+
+anyio.run(main, sys.argv[1], int(sys.argv[2]), backend=sys.argv[3])
+"""
+
+
+def test_processes_share_the_limit_fairly_also_when_one_is_killed(redis: RedisServer) -> None:
+    def start(backend: str, calls: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, redis.url, str(calls), backend],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    workers = [start(backend, 30) for backend in ("asyncio", "trio", "asyncio")]
+    victim = start("asyncio", 1000)
+    assert victim.stdout is not None
+    stamps = [float(victim.stdout.readline()) for _ in range(5)]
+    victim.kill()
+    stamps += [float(line) for line in victim.communicate()[0].splitlines()]
+    for worker in workers:
+        stamps += [float(line) for line in worker.communicate(timeout=60)[0].splitlines()]
+    assert len(stamps) >= 95
+    assert most_in(stamps, 1.0) <= 25
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"when_down": "open"}, "'share' or 'wait'"),
+        ({"clients": 0}, "clients=0"),
+        ({"clients": True}, "clients=True"),
+        ({"url": "http://x"}, "redis://"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RedisLimiter(**{"url": "redis://x", "name": "n", **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_it_passes_the_contract(redis: RedisServer, check: Check) -> None:
+    await check(lambda name, limits: RedisLimiter(redis.url, name, limits))
