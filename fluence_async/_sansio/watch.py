@@ -165,11 +165,11 @@ class Watch:
 
     def too_deep(self, depth: int, *, surely: bool) -> bool:
         """Whether the depth of a refused request explains the refusal: it was deeper than
-        anything that was ever accepted; or at least more than half of what is believed."""
+        anything that was ever accepted; or at least more than half as deep as that."""
         learnt = self.learnt
         if surely:
             return depth > learnt.proven
-        return depth > 2 and 2 * depth > learnt.burst + 1
+        return depth > 2 and 2 * depth > learnt.proven + 1
 
     def shrink(self, depth: int, now: int) -> None:
         """A burst of `depth` was refused."""

@@ -17,6 +17,11 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("seed", [6362, 7026, 9013])
+def test_a_burst_that_jitter_made_look_deeper_than_it_was_is_unlearnt(seed: int) -> None:
+    assert not broken(seed)
+
+
 @pytest.mark.parametrize("kind", AS_PROMISED)
 @pytest.mark.parametrize("network", ["jittered", "bursty"])
 def test_servers_that_keep_to_their_limits_refuse_nothing_and_cost_no_time(

@@ -92,6 +92,26 @@ def test_a_salvo_of_refusals_teaches_one_smaller_burst() -> None:
     assert after.retry_burst_at > 60 * S
 
 
+def test_a_refusal_as_deep_as_what_was_ever_taken_teaches_a_smaller_burst_and_no_lower_limit() -> (
+    None
+):
+    of = bucket("100/minute")
+    now = 0
+    while learnt(of).proven < 4:
+        answer(of, all_that_go(of, now), now)
+        now += 10 * S
+    before = learnt(of)
+    depth = before.proven
+    assert before.burst > depth
+    claims = [Claim(ONE) for _ in range(depth)]
+    for claim in claims:
+        assert of.take(claim, now) == 0
+        of.sent(claim)
+    refuse(of, claims[-1:], now)
+    assert learnt(of).withheld == 0
+    assert learnt(of).burst < depth
+
+
 def test_refused_from_the_first_request_on_it_learns_nothing_and_waits_longer_and_longer() -> None:
     of = bucket("100/minute")
     now, waits = 0, []
