@@ -50,9 +50,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching claim codec counter docstring error_bodies fold learning"
-        " learnt lenient_json limits_file metering origin partial_json rate_headers rate_limit"
-        " request retry schema secret sse surrogates tool_calls watch window",
+        "answer_type bucket budget caching claim codec counter credit docstring error_bodies fold"
+        " learner learning learnt lenient_json lessons limits_file metering origin partial_json"
+        " rate_headers rate_limit request retry schema secret sse surrogates tool_calls watch"
+        " window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -62,7 +63,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package(
         "limiter",
-        "_ledger _line _mirror _park _process _queue _state _store _turns"
+        "_hearsay _ledger _line _mirror _park _process _queue _state _store _turns"
         " file limiter memory permit",
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),

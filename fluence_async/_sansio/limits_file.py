@@ -1,6 +1,7 @@
 """What a limiter's file holds: its records in, bytes out, and back.
 
     header    what is true of the whole: how many units are in flight, how many entries there are
+    lessons   what was learnt of the server (`lessons.py`); a version that learns nothing leaves it
     slots     one for each request in flight: whose, since when, its costs
     tickets   one for each limiter that waits: since when its first caller has, and for what
     ring      one entry for each request that has come to an end: by when it had arrived, its costs
@@ -31,6 +32,7 @@ __all__ = [
     "ENTRY_SIZE",
     "FILE_SIZE",
     "HEADER_SIZE",
+    "LESSONS_AT",
     "NO_SLOT",
     "NO_TICKET",
     "RING",
@@ -71,6 +73,7 @@ _ENTRY_BODY = Struct(_ENTRY.format.replace("I", "", 1))
 _AFTER_CHECKSUM = 4
 
 HEADER_SIZE: Final = _HEADER.size
+LESSONS_AT: Final = 1024  # up to the slots
 SLOT_SIZE: Final = _SLOT.size
 ENTRY_SIZE: Final = _ENTRY.size
 SLOTS_AT: Final = 4096

@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ..meta import RateLimitSnapshot
 from .bucket import Window
 from .counter import ALL_PARTS, CounterGuard, History
 from .learnt import Learnt
 
-__all__ = ["Note", "Watch", "hear"]
+__all__ = ["Note", "Watch"]
 
 _DEEPER: Final = 12
 _HEADROOM: Final = 1  # arrivals do not lie quite as far apart as takes do
@@ -66,6 +65,32 @@ class Watch:
         """The window may have another limit now."""
         self.gap = -(-self.window.hold // self.limit)
         self.learnt.burst = min(self.learnt.burst, self.limit)
+        self.learnt.proven = min(self.learnt.proven, self.limit)
+
+    def forget(self) -> None:
+        """Nothing was sent, as far as is known."""
+        self.begun = self.credit = 0
+        self.window.free -= self.learnt.withheld
+
+    def obey(self, learnt: Learnt) -> None:
+        """Know what others have learnt."""
+        self.window.free += self.learnt.withheld - learnt.withheld
+        self.learnt = learnt
+        self.counter.parts = learnt.alignments
+
+    def overhear(
+        self, arrived: Iterable[tuple[int, int]], before: int, flying: int, now: int
+    ) -> None:
+        """Others had so many in flight `before`, which are counted already, and have so many now;
+        these arrived meanwhile. When each was taken is not known: about when it arrived."""
+        for at, cost in arrived:
+            fresh = max(0, cost - before)
+            before = max(0, before - cost)
+            if fresh:
+                self.begun = max(self.begun, at) + fresh * self.gap
+        if flying > before:
+            self.begun = max(self.begun, now)
+        self.begun += (flying - before) * self.gap
 
     def burst_free_at(self, cost: int, now: int) -> int:
         """When the burst allows it: 0 for now."""
@@ -242,43 +267,3 @@ class Note:
         """Whether it goes deeper than anything that was accepted."""
         pairs = zip(watches, self.depths, strict=True)
         return any(depth > watch.learnt.proven for watch, depth in pairs)
-
-
-def hear(
-    watches: Sequence[Watch],
-    reports: Iterable[RateLimitSnapshot],
-    note: Note,
-    now: int,
-    *,
-    since: int,
-) -> None:
-    """Take what the server says remains after a request as credit, less what it may have counted
-    `since` then."""
-    for report in reports:
-        number = _meant(watches, report)
-        if number is None or report.remaining is None:
-            continue
-        watch = watches[number]
-        remaining = min(report.remaining, watch.limit)
-        # the units in flight may have come after it, and some were drained while it was on its way
-        slack = note.flying + (now - note.taken_at) // watch.gap
-        watch.hear(remaining, note.depths[number] - slack, now)
-        credit = remaining - since - note.flying + 1
-        foreign = note.bounds[number] - since - remaining
-        if foreign > 0:  # somebody else uses the key: leave it to them
-            watch.concede(foreign, report.reset_s, now)
-            watch.credit = max(0, credit)
-        else:
-            watch.credit = max(watch.credit, credit)
-
-
-def _meant(watches: Sequence[Watch], report: RateLimitSnapshot) -> int | None:
-    """The window that a report is of: by its period, or by its limit; or the only one."""
-    for number, watch in enumerate(watches):
-        rate = watch.window.rate
-        if report.period_s is not None:
-            if report.period_s == rate.period_s:
-                return number
-        elif report.limit == rate.limit:
-            return number
-    return 0 if report.period_s is None and len(watches) == 1 else None

@@ -45,7 +45,7 @@ class Limiter:
             deep a burst may be, whether a sliding counter is kept, whether others use the key.
             `"any-strict"`: the same, and nothing is tried that a sliding counter could refuse.
         path: A file, through which all limiters of this machine with that path count together; it
-            remembers what they sent. With `policy="window"` only.
+            remembers what they sent, and what they learnt.
         clock: Nanoseconds that never go back; with a path, the same for all processes.
         reserve: The share of each window that only lane 0 may use.
         margin_s: Added to every period and every pause, in seconds: rounding of stamps.
@@ -87,8 +87,6 @@ class Limiter:
         for name, value in {"margin_s": margin_s, "drift": drift, "unseen_s": unseen_s}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value!r}: must be finite and not negative")
-        if path is not None and policy != "window":
-            raise ValueError(f"policy={policy!r}: what is learnt is not in the file; 'window' only")
         unseen = round(unseen_s * _S)
         make: Callable[..., Bucket] = Bucket
         if policy != "window":

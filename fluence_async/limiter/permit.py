@@ -71,7 +71,7 @@ class Permit(Claim):
         line = self._line
         if retry_after_s is not None:
             line.change(self._store.block, line.clock() + round(retry_after_s * _S))
-        if for_rate and self.state >= ARRIVED:
+        if for_rate and self.state > FRESH:  # its arrival may still be written
             line.change(self._store.refused, self, line.clock())
 
     def release(self, costs: Mapping[str, int] | None = None) -> None:
