@@ -6,7 +6,6 @@ from __future__ import annotations
 from itertools import cycle
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 
 from fluence_async._sansio.bucket import Bucket, Claim, RateLimit
 from fluence_async._sansio.learning import LearningBucket
@@ -50,10 +49,12 @@ class Ours:
 
 
 class Several(Ours):
-    """Processes that share a file, and are asked in turn."""
+    """Processes that share a file in a folder, and are asked in turn."""
 
-    def __init__(self, limits: Limits, policy: str = "any", processes: int = 4) -> None:
-        self._folder = TemporaryDirectory()
+    def __init__(
+        self, folder: Path, limits: Limits, policy: str = "any", processes: int = 4
+    ) -> None:
+        self._path = folder / "limits"
         self._limits, self._policy = limits, policy
         self._now = 0
         self._stores = [self.process() for _ in range(processes)]
@@ -63,7 +64,7 @@ class Several(Ours):
     def process(self) -> FileStore:
         """One more of them, which begins with what is in the file."""
         bucket = _bucket(self._limits, self._policy)
-        store = FileStore(Path(self._folder.name, "limits"), bucket, 10 * S, lambda: self._now)
+        store = FileStore(self._path, bucket, 10 * S, lambda: self._now)
         store.stale_after = 10 * S  # nobody dies here
         return store
 

@@ -64,17 +64,13 @@ class Lessons(msgspec.Struct, kw_only=True):
     @classmethod
     def unpack(cls, data: bytes, base: int) -> Lessons | None:
         """As it was kept; None if that is no use. `data` may be longer."""
-        if len(data) < _HEAD.size:
-            return None
-        checksum, version, size = _HEAD.unpack_from(data)
-        end = _HEAD.size + size
-        if version != _VERSION or end > len(data) or checksum != crc32(data[4:end]):
+        version, body = _opened(data)
+        if version != _VERSION:
             return None
         try:
-            found = msgspec.msgpack.decode(data[_HEAD.size : end], type=cls)
+            return msgspec.msgpack.decode(body, type=cls).moved(-base)
         except msgspec.DecodeError:
             return None
-        return found.moved(-base)
 
     def moved(self, by: int) -> Lessons:
         """The same by another clock."""
@@ -97,9 +93,19 @@ class Lessons(msgspec.Struct, kw_only=True):
         )
 
 
+def _opened(data: bytes) -> tuple[int, bytes]:
+    """The version, and what it wrote; version 0 if nobody did. All versions begin alike."""
+    if len(data) >= _HEAD.size:
+        checksum, version, size = _HEAD.unpack_from(data)
+        end = _HEAD.size + size
+        if end <= len(data) and checksum == crc32(data[4:end]):
+            return version, data[_HEAD.size : end]
+    return 0, b""
+
+
 def is_of_later_version(data: bytes) -> bool:
-    """Whether a later version wrote it, which is not to be disturbed."""
-    return len(data) >= _HEAD.size and _HEAD.unpack_from(data)[1] > _VERSION
+    """Whether it is not to be disturbed."""
+    return _opened(data)[0] > _VERSION
 
 
 def can_be(learnt: Learnt, limit: int, hold: int, now: int) -> bool:

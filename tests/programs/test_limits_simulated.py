@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 
-from benchmarks.limits.ours import Ours
+from benchmarks.limits.ours import Ours, Several
 from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, broken, promised
 from benchmarks.limits.servers import SERVERS
 from benchmarks.limits.world import ideal
@@ -43,6 +46,17 @@ def test_servers_that_count_otherwise_are_learnt(kind: str, headers: bool, most:
     assert len(outcome.refused) <= most
     at_best = ideal(scene.server(), 3000) - ideal(scene.server(), 1000)
     assert at_best / (outcome.accepted[2999] - outcome.accepted[999]) >= 0.96
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("headers", [False, True])
+def test_processes_that_share_a_file_learn_as_one(kind: str, headers: bool, tmp_path: Path) -> None:
+    scene = Scene(kind, "jittered", seed=7, headers=headers)
+    outcome = scene.run(partial(Several, tmp_path), 400)
+    assert outcome.busiest(60) <= 100
+    assert len(outcome.refused) <= (0 if kind in AS_PROMISED else 2 if headers else 16)
+    if kind in AS_PROMISED:
+        assert promised(DOCUMENTED, 400) / outcome.makespan >= 0.95
 
 
 def test_a_seed_says_all() -> None:
