@@ -51,9 +51,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sansio": package(
         "_sansio",
         "answer_type bucket budget caching claim codec counter credit docstring error_bodies fold"
-        " learner learning learnt lenient_json lessons limits_file metering origin partial_json"
-        " rate_headers rate_limit request retry schema secret sse surrogates tool_calls watch"
-        " window",
+        " learner learning learnt lenient_json lessons limits_file metering note origin"
+        " partial_json rate_headers rate_limit request retry schema secret sse surrogates"
+        " tool_calls watch window",
     ),
     "tools": ("tools",),
     "transports": package(

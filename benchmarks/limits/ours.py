@@ -91,7 +91,7 @@ def _bucket(limits: Limits, policy: str) -> Bucket:
     rates = [RateLimit(limit, period) for limit, period in limits]
     if policy == "window":
         return Bucket(rates)
-    return LearningBucket(rates, strict=policy == "any-strict")
+    return LearningBucket(rates, strict=policy == "any-strict", generous=policy == "any-generous")
 
 
 def _answer(store: Store, claim: Claim, now: int, verdict: Verdict) -> None:

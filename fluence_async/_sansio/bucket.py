@@ -101,7 +101,7 @@ class Bucket:
                     window.remember(max(alike, key=lambda each: each.hold), now)
                 self.windows += (window,)
             elif rate.limit < same[0].rate.limit:
-                same[0].narrow(rate, int(rate.limit * self._reserve))
+                same[0].resize(rate, int(rate.limit * self._reserve))
 
     def check(self, costs: Mapping[str, int], lane: int) -> None:
         """Raise ValueError if a claim of these costs could never be taken in this lane."""

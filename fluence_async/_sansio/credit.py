@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..meta import RateLimitSnapshot
-from .watch import Note, Watch
+from .note import Note
+from .watch import Watch
 
 __all__ = ["hear"]
 
@@ -29,13 +30,16 @@ def hear(
         if number is None or report.remaining is None:
             continue
         watch = watches[number]
+        other = report.period_s is not None and watch.regard(report.limit, now)
         remaining = min(report.remaining, watch.limit)
         # the units in flight may have come after it, and some were drained while it was on its way
         slack = note.flying + (now - note.taken_at) // watch.gap
         watch.hear(remaining, note.depths[number] - slack, now)
         credit = remaining - since - note.flying + 1
         foreign = note.bounds[number] - since - remaining
-        if foreign > 0:  # somebody else uses the key: leave it to them
+        if other:
+            watch.credit = max(0, credit)
+        elif foreign > 0:  # somebody else uses the key: leave it to them
             watch.concede(foreign, report.reset_s, now)
             watch.credit = max(0, credit)
         else:

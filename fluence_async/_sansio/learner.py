@@ -1,8 +1,17 @@
 """What became of requests goes in; what is known of the server comes to be so, and a pause comes
 out where nothing explains a refusal.
 
-Law: one refusal teaches one lesson, and those that were under way when it was learnt teach nothing
-more, whoever sent them. The table of lessons is in `learning.py`.
+Law: one refusal teaches one lesson, the first of these that fits; and those that were under way
+when it was learnt teach nothing more, whoever sent them.
+
+    a 429 of what was           teaches
+    before anything succeeded   nothing: it is of an earlier run; a pause, doubled
+    in a window that is wider   to keep to the user's limit, whatever the server states, for
+      than the user's limit       W, 2 W, 4 W …
+    a trial of the counter      that the server keeps one, for good
+    deeper than was proven      a smaller burst; one more is tried after W, 4 W, 16 W …
+    as deep as that, almost     the same
+    none of these               5 % less; restored after W, 2 W, 4 W … ; and a pause, doubled
 """
 
 from __future__ import annotations
@@ -12,7 +21,8 @@ from typing import Final
 
 from .counter import History
 from .lessons import Lessons, can_be
-from .watch import Note, Watch
+from .note import Note
+from .watch import Watch
 from .window import Window
 
 __all__ = ["Learner"]
@@ -25,15 +35,19 @@ _LATELY: Final = 60 * _S  # as exactly as it is written down when something was 
 class Learner:
     """The watches of one key's windows, and what they have come to know.
 
+    Args:
+        generous: Use what the server states beyond the user's limits.
+
     Attributes:
         watches: Of each window of requests, the shortest first.
         lessons: What is known: plain data, which a store may share.
         trials: How many requests may be under way at once that a sliding counter could refuse.
     """
 
-    __slots__ = ("lessons", "trials", "watches")
+    __slots__ = ("_generous", "lessons", "trials", "watches")
 
-    def __init__(self) -> None:
+    def __init__(self, *, generous: bool = False) -> None:
+        self._generous = generous
         self.watches: tuple[Watch, ...] = ()
         self.lessons = Lessons()
         self.trials = 1
@@ -42,20 +56,21 @@ class Learner:
         """Have a watch for each window of requests; one that is known keeps its own."""
         known = {watch.window: watch for watch in self.watches}
         self.watches = tuple(
-            known.get(window) or Watch(window, self.lessons.of(window.rate), history)
+            known.get(window)
+            or Watch(window, self.lessons.of(window.rate), history, generous=self._generous)
             for window in sorted(windows, key=lambda window: window.hold)
             if window.dimension == "requests"
         )
         for watch in self.watches:
-            watch.narrow()
             self.lessons.windows[str(watch.window.rate)] = watch.learnt
+            watch.narrow()
 
     def obey(self, lessons: Lessons, now: int) -> None:
         """Know what others have learnt; what cannot be, they have not."""
         for watch in self.watches:
-            name = str(watch.window.rate)
+            name = str(watch.own)
             learnt = lessons.windows.get(name)
-            if learnt is None or not can_be(learnt, watch.limit, watch.window.hold, now):
+            if learnt is None or not can_be(learnt, watch.own.limit, watch.window.hold, now):
                 lessons.windows[name] = watch.learnt
             else:
                 watch.obey(learnt)
@@ -96,6 +111,8 @@ class Learner:
         lessons.taught_at = now
         if lessons.proven_at < 0:
             return self._pause(now)
+        if [watch for watch in self.watches if watch.distrust(now)]:
+            return 0
         if note is not None and any(not watch.learnt.counter for watch in note.over):
             for watch in self.watches:  # who counts one window so counts all
                 watch.blame_counter()

@@ -3,13 +3,7 @@
 Law: confirmed windows always hold; what is learnt only ever holds back more. What the limits do
 not tell (how deep a burst may be, whether a sliding counter is kept, whether somebody else uses
 the key) is tried with as few requests as will do, and one refusal teaches one lesson: those that
-were under way when it was learnt teach nothing more.
-
-    a 429 of what was          teaches
-    a trial of the counter     that the server keeps one, for good
-    deeper than was proven     a smaller burst; one more is tried after W, 4 W, 16 W …
-    neither                    5 % less; restored after W, 2 W, 4 W … ; and a pause, doubled
-    before anything succeeded  nothing: it is of an earlier run; a pause, doubled
+were under way when it was learnt teach nothing more (`learner.py`).
 
 A request counts as accepted when its headers say so, or when a second has gone by without a
 refusal, since these come at once.
@@ -31,8 +25,9 @@ from .credit import hear
 from .learner import Learner
 from .learnt import WindowSnapshot
 from .lessons import Lessons
+from .note import Note
 from .rate_limit import RateLimit
-from .watch import Note, Watch
+from .watch import Watch
 
 __all__ = ["LearningBucket"]
 
@@ -46,6 +41,7 @@ class LearningBucket(Bucket):
     Args:
         limits: The windows.
         strict: Never send what a sliding counter could refuse, instead of trying.
+        generous: Where the server states a larger limit for the same period, use that.
         options: As of `Bucket`.
     """
 
@@ -57,9 +53,14 @@ class LearningBucket(Bucket):
     )  # fmt: skip
 
     def __init__(
-        self, limits: Iterable[RateLimit], *, strict: bool = False, **options: float
+        self,
+        limits: Iterable[RateLimit],
+        *,
+        strict: bool = False,
+        generous: bool = False,
+        **options: float,
     ) -> None:
-        self._learner = Learner()
+        self._learner = Learner(generous=generous)
         self._strict = strict
         self._history = History()
         self._taken = self._settled = 0  # by all who share the units; others have in flight:
@@ -78,6 +79,8 @@ class LearningBucket(Bucket):
         return self._learner.lessons
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
+        for watch in self.watches:
+            watch.resize(stated=False)
         super().tighten(limits, now)
         self._learner.watch(self.windows, self._history)
         self._retune()

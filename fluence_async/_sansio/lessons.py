@@ -109,10 +109,12 @@ def is_of_later_version(data: bytes) -> bool:
 
 
 def can_be(learnt: Learnt, limit: int, hold: int, now: int) -> bool:
-    """Whether that may be known of a window."""
+    """Whether that may be known of a window of that limit."""
+    most = learnt.stated or limit
     return (
-        1 <= learnt.burst <= limit
-        and 0 <= learnt.proven <= limit
+        limit <= most < 2**40
+        and 1 <= learnt.burst <= most
+        and 0 <= learnt.proven <= most
         and 0 <= learnt.alignments <= ALL_PARTS
         and 0 <= learnt.withheld <= limit // 2
         and 0 <= learnt.retry_burst_in <= _LONGEST * hold

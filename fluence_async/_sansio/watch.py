@@ -14,14 +14,16 @@ arrivals do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
+
+import msgspec
 
 from .bucket import Window
 from .counter import ALL_PARTS, CounterGuard, History
 from .learnt import Learnt
 
-__all__ = ["Note", "Watch"]
+__all__ = ["Watch"]
 
 _DEEPER: Final = 12
 _HEADROOM: Final = 1  # arrivals do not lie quite as far apart as takes do
@@ -31,19 +33,34 @@ class Watch:
     """What is known of one window's server, and what has been sent to it.
 
     Attributes:
-        window: The window.
+        window: The window, as wide as the server states if `generous`, or else as the user says.
+        own: The user's limit.
         learnt: What is known for good.
         counter: What a sliding counter would say.
         credit: How many more the server takes at least, by what it said itself.
-        tat: When all that has arrived would be drained at the limit's pace, in ns.
-        begun: The same of all that was taken, by the times of the takes.
+        begun: When all that was taken would be drained at the limit's pace, in ns.
         gap: Between two units at the limit's pace, in ns.
     """
 
-    __slots__ = ("begun", "counter", "credit", "gap", "learnt", "window")
+    __slots__ = (
+        "_reserve",
+        "begun",
+        "counter",
+        "credit",
+        "gap",
+        "generous",
+        "learnt",
+        "own",
+        "window",
+    )
 
-    def __init__(self, window: Window, learnt: Learnt, history: History) -> None:
+    def __init__(
+        self, window: Window, learnt: Learnt, history: History, *, generous: bool = False
+    ) -> None:
         self.window = window
+        self.generous = generous
+        self.own = window.rate
+        self._reserve = window.reserve
         self.learnt = learnt
         self.counter = CounterGuard(window.hold, history, learnt.alignments)
         self.credit = 0
@@ -62,10 +79,47 @@ class Watch:
         self.learnt.withheld = 0
 
     def narrow(self) -> None:
-        """The window may have another limit now."""
-        self.gap = -(-self.window.hold // self.limit)
-        self.learnt.burst = min(self.learnt.burst, self.limit)
-        self.learnt.proven = min(self.learnt.proven, self.limit)
+        """The user may have given the window, as narrow as he said, another limit."""
+        self.own, self._reserve = self.window.rate, self.window.reserve
+        self.resize()
+        self._fit()
+
+    def resize(self, *, stated: bool = True) -> None:
+        """Let the window be as wide as the server states, if that is allowed and is more."""
+        window, own = self.window, self.own
+        rate, reserve = own, self._reserve
+        if stated and self.generous and self.learnt.stated > own.limit:
+            rate = msgspec.structs.replace(own, limit=self.learnt.stated)
+            reserve = reserve * rate.limit // own.limit
+        if rate != window.rate:
+            window.resize(rate, reserve)
+        self.gap = -(-window.hold // rate.limit)
+
+    def _fit(self) -> None:
+        learnt = self.learnt
+        learnt.burst, learnt.proven = min(learnt.burst, self.limit), min(learnt.proven, self.limit)
+
+    def regard(self, stated: int | None, now: int) -> bool:
+        """The server states a limit for this very period; whether that changes the window."""
+        learnt = self.learnt
+        if not self.generous or stated is None or now < learnt.restore_at:
+            return False
+        before = self.limit
+        learnt.stated = stated if stated > self.own.limit else 0
+        self.resize()
+        self._fit()
+        return self.limit != before
+
+    def distrust(self, now: int) -> bool:
+        """It refused: what it states is not believed for a while; whether it was until now."""
+        learnt = self.learnt
+        if not learnt.stated:
+            return False
+        learnt.stated = self.credit = 0
+        self.resize()
+        self._fit()
+        self._restore_later(now)
+        return True
 
     def forget(self) -> None:
         """Nothing was sent, as far as is known."""
@@ -77,6 +131,7 @@ class Watch:
         self.window.free += self.learnt.withheld - learnt.withheld
         self.learnt = learnt
         self.counter.parts = learnt.alignments
+        self.resize()
 
     def overhear(
         self, arrived: Iterable[tuple[int, int]], before: int, flying: int, now: int
@@ -216,10 +271,14 @@ class Watch:
         if step > 0:
             learnt.withheld += step
             window.free -= step
+        self._restore_later(now)
+        self.credit = 0
+
+    def _restore_later(self, now: int) -> None:
+        learnt, window = self.learnt, self.window
         often = learnt.restore_in and now < learnt.restore_at + learnt.restore_in
         learnt.restore_in = min(2 * learnt.restore_in, 64 * window.hold) if often else window.hold
         learnt.restore_at = now + learnt.restore_in
-        self.credit = 0
 
     def restore(self, now: int) -> None:
         """Use some more again of what was withheld."""
@@ -228,42 +287,3 @@ class Watch:
         learnt.withheld -= step
         self.window.free += step
         learnt.restore_at = now + learnt.restore_in
-
-
-class Note:
-    """What is known of one request since its take.
-
-    Attributes:
-        taken_at: When that was.
-        depths: How deep it goes, in each window.
-        over: The windows whose counter might refuse it.
-        bounds: What the server had left for us at least, in each window, if we are alone.
-        taken: How many were taken until then, itself included.
-        flying: How many of these were in flight.
-    """
-
-    __slots__ = ("bounds", "depths", "flying", "over", "taken", "taken_at")
-
-    def __init__(
-        self,
-        now: int,
-        watches: Sequence[Watch],
-        over: Sequence[Watch],
-        *,
-        taken: int,
-        flying: int,
-    ) -> None:
-        self.taken_at = now
-        self.depths = [watch.depth(now) for watch in watches]
-        self.over = over
-        self.bounds = [
-            watch.bound(depth, flying, now)
-            for watch, depth in zip(watches, self.depths, strict=True)
-        ]
-        self.taken = taken
-        self.flying = flying
-
-    def is_deep(self, watches: Sequence[Watch]) -> bool:
-        """Whether it goes deeper than anything that was accepted."""
-        pairs = zip(watches, self.depths, strict=True)
-        return any(depth > watch.learnt.proven for watch, depth in pairs)

@@ -31,7 +31,7 @@ class Hearsay:
 
     def tell(self, ledger: Ledger, bucket: LearningBucket, now: int) -> None:
         """Write what the bucket has learnt, if that is new."""
-        ours = [watch.window.rate for watch in bucket.watches]
+        ours = [watch.own for watch in bucket.watches]
         data = bucket.lessons.pack(ledger.header.base, ours)
         if not self._data.startswith(data) and not is_of_later_version(self._data):
             ledger.file.write(data, LESSONS_AT)

@@ -29,8 +29,8 @@ from .permit import Permit
 __all__ = ["Limiter", "LimiterSnapshot", "Policy"]
 
 _S = 1_000_000_000
-Policy = Literal["any", "any-strict", "window"]
-_POLICIES: Final = ("any", "any-strict", "window")
+Policy = Literal["any", "any-strict", "any-generous", "window"]
+_POLICIES: Final = ("any", "any-strict", "any-generous", "window")
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
 
 
@@ -44,6 +44,8 @@ class Limiter:
             `"any"`: however; the limiter begins slowly and learns, from refusals and headers, how
             deep a burst may be, whether a sliding counter is kept, whether others use the key.
             `"any-strict"`: the same, and nothing is tried that a sliding counter could refuse.
+            `"any-generous"`: as `"any"`, and where the server states a larger limit than yours for
+            the same period, in its headers, that is used, until it states less or refuses.
         path: A file, through which all limiters of this machine with that path count together; it
             remembers what they sent, and what they learnt.
         clock: Nanoseconds that never go back; with a path, the same for all processes.
@@ -90,7 +92,9 @@ class Limiter:
         unseen = round(unseen_s * _S)
         make: Callable[..., Bucket] = Bucket
         if policy != "window":
-            make = partial(LearningBucket, strict=policy == "any-strict")
+            make = partial(
+                LearningBucket, strict=policy == "any-strict", generous=policy == "any-generous"
+            )
         margin = round(margin_s * _S)
         bucket = make(
             read_limits(limits), reserve=reserve, margin=margin, drift=drift, unseen=unseen

@@ -391,3 +391,30 @@ def test_a_crash_at_any_write_costs_lessons_at_most(
                 survivor.release(claim, time_.boot)
         assert learnt(neighbour, time_) == learnt(pupil(path, time_, "40/hour"), time_)
     assert at > 10
+
+
+# ─── more than the user's limits ──────────────────────────────────────────────────────────
+
+
+def test_a_limit_that_the_server_states_is_used_by_all_who_may(path: Path, time_: Time) -> None:
+    def generous() -> FileStore:
+        rates = read_limits("100/minute")
+        bucket = LearningBucket(rates, generous=True, reserve=0, margin=0, drift=0, unseen=UNSEEN)
+        return FileStore(path, bucket, UNSEEN, lambda: time_.boot, wall=lambda: time_.wall)
+
+    def limit(store: FileStore) -> int:
+        return store.snapshot(time_.boot)[0].limit.limit
+
+    one, other, plain = generous(), generous(), pupil(path, time_, "100/minute")
+    report = RateLimitSnapshot(limit=300, remaining=299, period_s=60.0)
+    accept(one, send_all(one, time_), time_, report)
+    assert [limit(each) for each in (one, other, generous())] == [300, 300, 300]
+    assert limit(plain) == 100
+    accept(plain, [claim for claim in [take(plain, time_)] if claim], time_)
+    assert [limit(each) for each in (one, other, generous())] == [300, 300, 300]
+    (claim,) = [claim for claim in [take(other, time_)] if claim]
+    other.sent(claim)
+    time_.go(0.1)
+    refuse(other, [claim], time_)
+    assert [limit(each) for each in (one, other, generous(), plain)] == [100] * 4
+    assert one.snapshot(time_.boot)[0].left == 97
