@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from ._sansio.rate_limit import RateLimit
 from .cache import CacheStore, open_store
 from .limiter import Limiter, shared_limiter
+from .limiter.limiter import as_policy
 
 __all__ = ["named_limiter", "named_store"]
 
@@ -41,8 +42,9 @@ def named_limiter(
     """The limiter that a session's `limiter=` names.
 
     Args:
-        limiter: `memory`, `file`, the address of a Redis, or the limiter itself; None or `none`
-            for none; `auto` for what the environment says, and without that `memory`.
+        limiter: `memory`, `file`, with a policy as `file:any`, the address of a Redis, or the
+            limiter itself; None or `none` for none; `auto` for what the environment says, and
+            without that `memory`.
         name: What its units are called, from `limiter_name`.
         limits: What it obeys.
 
@@ -56,12 +58,15 @@ def named_limiter(
         return None
     if isinstance(limiter, Limiter):
         return limiter
-    if limiter in ("memory", "file"):
-        return shared_limiter(name, limits, in_file=limiter == "file")
+    where, _, policy = limiter.partition(":")
+    if where in ("memory", "file"):
+        return shared_limiter(
+            name, limits, policy=as_policy(policy or "window"), in_file=where == "file"
+        )
     if not limiter.startswith(_REDIS):
         raise ValueError(
-            f"limiter={limiter!r}: must be 'memory', 'file', 'redis://…', a Limiter, or None "
-            "(FLUENCE_LIMITER: 'none') for none"
+            f"limiter={limiter!r}: must be 'memory', 'file', 'file:any', 'redis://…', a Limiter, "
+            "or None (FLUENCE_LIMITER: 'none') for none"
         )
     try:
         from .contrib.redis import RedisLimiter

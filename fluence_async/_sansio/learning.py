@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Final
 
 from ..meta import RateLimitSnapshot
@@ -280,7 +281,7 @@ class LearningBucket(Bucket):
     # ─── seeing it, and forks ─────────────────────────────────────────────────────────────
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
-        learnt = {watch.window: watch.learnt for watch in self.watches}
+        learnt = {watch.window: copy(watch.learnt) for watch in self.watches}
         return tuple(window.snapshot(now, learnt.get(window)) for window in self.windows)
 
     def inherit(self, now: int) -> LearningBucket:

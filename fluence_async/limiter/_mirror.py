@@ -149,7 +149,7 @@ class Mirror:
         """Write that it had arrived by `ub`; learn from what the server said of it."""
         if claim.state in (HELD, SENT):
             self._arrive(claim, ub, ledger, now)
-        if claim.state == ARRIVED and claim.place.epoch == self.epoch:
+        if self.bucket.learns and claim.state == ARRIVED and claim.place.epoch == self.epoch:
             self.bucket.settle(claim, ub, *said)
 
     def _arrive(self, claim: Claim, ub: int, ledger: Ledger, now: int) -> None:

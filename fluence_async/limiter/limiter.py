@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from anyio import WouldBlock
 
@@ -30,8 +30,20 @@ __all__ = ["Limiter", "LimiterSnapshot", "Policy"]
 
 _S = 1_000_000_000
 Policy = Literal["any", "any-strict", "any-generous", "window"]
-_POLICIES: Final = ("any", "any-strict", "any-generous", "window")
+_POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
+
+
+def as_policy(text: str) -> Policy:
+    """The policy of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for policy in _POLICIES:
+        if policy == text:
+            return policy
+    raise ValueError(f"policy={text!r}: one of {', '.join(map(repr, _POLICIES))}")
 
 
 class Limiter:
@@ -82,8 +94,7 @@ class Limiter:
         drift: float = 5e-4,
         unseen_s: float = 10.0,
     ) -> None:
-        if policy not in _POLICIES:
-            raise ValueError(f"policy={policy!r}: one of {', '.join(map(repr, _POLICIES))}")
+        as_policy(policy)
         if not 0 <= reserve < 1:
             raise ValueError(f"reserve={reserve!r}: must be a share from 0 up to below 1")
         for name, value in {"margin_s": margin_s, "drift": drift, "unseen_s": unseen_s}.items():

@@ -14,16 +14,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fluence_async import FluenceSession
 from fluence_async._sansio.bucket import Claim
 from fluence_async._sansio.learning import LearningBucket
 from fluence_async._sansio.learnt import Learnt
 from fluence_async._sansio.lessons import LESSONS_SIZE, Lessons
 from fluence_async._sansio.limits_file import LESSONS_AT
 from fluence_async._sansio.rate_limit import read_limits
-from fluence_async.limiter import Limiter
+from fluence_async.limiter import Limiter, memory
 from fluence_async.limiter._state import StateFile
 from fluence_async.limiter.file import FileStore
 from fluence_async.meta import RateLimitSnapshot
+from fluence_async.testing import FluenceServer
 from tests.shell.test_limiter_file import (
     UNSEEN,
     Killed,
@@ -128,6 +130,7 @@ LEARNER = """
 import os, signal, sys
 from fluence_async import Limiter
 from fluence_async.meta import RateLimitSnapshot
+from fluence_async.testing import FluenceServer
 
 limiter = Limiter("100/minute", path=sys.argv[1], policy="any", reserve=0)
 permit = limiter.acquire_nowait()
@@ -418,3 +421,36 @@ def test_a_limit_that_the_server_states_is_used_by_all_who_may(path: Path, time_
     refuse(other, [claim], time_)
     assert [limit(each) for each in (one, other, generous(), plain)] == [100] * 4
     assert one.snapshot(time_.boot)[0].left == 97
+
+
+# ─── sessions ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+async def test_a_session_may_learn_in_the_users_file_and_tomorrows_run_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    async with FluenceServer() as server:
+        found = []
+        for limiter in ("file:any", "file:any", "file"):
+            monkeypatch.setattr(memory, "_registry", memory._Registry())
+            async with FluenceSession(
+                api_key=server.api_key, base_url=server.base_url, limiter=limiter
+            ) as fluence:
+                assert fluence.limiter is not None
+                found.append([window.learnt for window in fluence.limiter.snapshot().windows])
+                if len(found) == 1:
+                    await fluence.chat.completions.create(model="fluence-chat", messages="Hello!")
+                    found.append([window.learnt for window in fluence.limiter.snapshot().windows])
+    first, after, again, plain = found
+    assert first == [Learnt(), Learnt()]
+    assert after != first
+    assert again == after
+    assert plain == [None, None]
+
+
+@pytest.mark.parametrize("limiter", ["file:most", "memory:some", "disk:any"])
+def test_a_limiter_of_no_policy_is_none(limiter: str) -> None:
+    with pytest.raises(ValueError, match=r"policy='(most|some)'|limiter='disk:any'"):
+        FluenceSession(api_key="k", base_url="http://127.0.0.1:9/v1", limiter=limiter)
