@@ -3,6 +3,7 @@ tomorrow; forgotten, never believed, where it is damaged."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import sys
 from binascii import crc32
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
@@ -156,7 +158,7 @@ def test_what_a_killed_process_had_learnt_is_known_to_the_next(tmp_path: Path) -
     assert window.learnt.burst == int(killed.stdout)
 
 
-def test_the_salvos_of_several_processes_tany_one_lesson(path: Path, time_: Time) -> None:
+def test_the_salvos_of_several_processes_teach_one_lesson(path: Path, time_: Time) -> None:
     stores = [pupil(path, time_) for _ in range(3)]
     accept(stores[0], send_all(stores[0], time_), time_)
     accept(stores[0], send_all(stores[0], time_), time_)
@@ -173,6 +175,51 @@ def test_the_salvos_of_several_processes_tany_one_lesson(path: Path, time_: Time
     for salvo in salvos[1:]:
         refuse(*salvo, time_)
         assert learnt(salvo[0], time_) == found
+
+
+def test_a_lesson_is_known_also_where_nothing_else_was_written(path: Path, time_: Time) -> None:
+    one, other = pupil(path, time_), pupil(path, time_)
+    accept(one, send_all(one, time_), time_)
+    (claim, *_) = send_all(one, time_)
+    time_.go(0.1)
+    one.settle(claim, time_.boot, False)
+    before = learnt(other, time_)
+    time_.go(0.1)
+    one.refused(claim, time_.boot)
+    assert learnt(other, time_) == learnt(one, time_) != before
+
+
+def test_who_begins_knows_the_last_two_periods_which_a_sliding_counter_counts(
+    path: Path, time_: Time
+) -> None:
+    one = pupil(path, time_, "100/minute")
+    sent = 0
+    while sent < 20:
+        claims = send_all(one, time_)
+        sent += len(claims)
+        accept(one, claims, time_)
+    time_.go(90)
+    bucket = pupil(path, time_, "100/minute")._mirror.bucket
+    assert isinstance(bucket, LearningBucket)
+    one = FileStore(path, bucket, UNSEEN, lambda: time_.boot, wall=lambda: time_.wall)
+    assert one.snapshot(time_.boot)[0].left == 100
+    assert bucket.watches[0].counter.known(time_.boot) == sent
+
+
+@pytest.mark.anyio
+async def test_a_refusal_teaches_also_while_another_holds_the_files_lock(path: Path) -> None:
+    limiter = Limiter("100/minute", path=path, policy="any")
+    first = await limiter.acquire()
+    first.sent()
+    first.settle()
+    permit = await limiter.acquire()
+    permit.sent()
+    with path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        permit.refused()
+    with anyio.fail_after(10):
+        while not (found := limiter.snapshot().windows[0].learnt) or not found.ended:
+            await anyio.sleep(0.001)
 
 
 def test_others_requests_are_part_of_the_burst_and_of_the_slow_start(
