@@ -6,12 +6,13 @@ when it was learnt teach nothing more, whoever sent them.
 
     a 429 of what was           teaches
     before anything succeeded   nothing: it is of an earlier run; a pause, doubled
-    in a window that is wider   to keep to the user's limit, whatever the server states, for
-      than the user's limit       W, 2 W, 4 W …
     a trial of the counter      that the server keeps one, for good
     deeper than was proven      a smaller burst; one more is tried after W, 4 W, 16 W …
     as deep as that, almost     the same
     none of these               5 % less; restored after W, 2 W, 4 W … ; and a pause, doubled
+
+Whatever it teaches, windows that are wider than the user's limits, because the server states so,
+are not for W, 2 W, 4 W …
 """
 
 from __future__ import annotations
@@ -111,8 +112,7 @@ class Learner:
         lessons.taught_at = now
         if lessons.proven_at < 0:
             return self._pause(now)
-        if [watch for watch in self.watches if watch.distrust(now)]:
-            return 0
+        narrowed = [watch for watch in self.watches if watch.distrust(now)]
         if note is not None and any(not watch.learnt.counter for watch in note.over):
             for watch in self.watches:  # who counts one window so counts all
                 watch.blame_counter()
@@ -123,6 +123,8 @@ class Learner:
                 if watch.too_deep(depth, surely=surely):
                     watch.shrink(depth, now)
                     return 0
+        if narrowed:
+            return 0
         fullest = min(self.watches, key=lambda watch: watch.window.free / watch.limit)
         fullest.withhold(now)
         return self._pause(now)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.limits.networks import NETWORKS
 from benchmarks.limits.ours import Ours, Several
 from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, broken, promised
-from benchmarks.limits.servers import SERVERS
-from benchmarks.limits.world import ideal
+from benchmarks.limits.servers import SERVERS, Server
+from benchmarks.limits.world import World, ideal
 
 
 @pytest.mark.parametrize("first", range(0, 240, 60))
@@ -57,6 +58,22 @@ def test_processes_that_share_a_file_learn_as_one(kind: str, headers: bool, tmp_
     assert len(outcome.refused) <= (0 if kind in AS_PROMISED else 2 if headers else 16)
     if kind in AS_PROMISED:
         assert promised(DOCUMENTED, 400) / outcome.makespan >= 0.95
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_that_states_more_than_the_limits_is_used_where_that_is_allowed(kind: str) -> None:
+    more = [(3 * limit, period) for limit, period in DOCUMENTED]
+    makespans = {}
+    for policy in ("any", "any-generous"):
+        rules = [SERVERS[kind](limit, period, 0.4) for limit, period in more]
+        server = Server(rules, headers=True, retry_after=True)
+        outcome = World(Ours(DOCUMENTED, policy), server, NETWORKS["jittered"], seed=3).run(900)
+        assert len(outcome.refused) <= (0 if kind in AS_PROMISED else 2)
+        assert outcome.busiest(60) <= (300 if policy == "any-generous" else 100)
+        makespans[policy] = outcome.makespan
+    if kind in AS_PROMISED:
+        assert makespans["any-generous"] < 1.05 * promised(more, 900)
+    assert makespans["any-generous"] < 0.7 * makespans["any"]
 
 
 def test_a_seed_says_all() -> None:
