@@ -68,7 +68,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
-    "redis": package("contrib.redis", "_address _background _courier _store _units cache limiter"),
+    "redis": package(
+        "contrib.redis", "_address _background _courier _pupil _store _units cache limiter"
+    ),
     "exchange": ("_call", "_telling", "_exchange"),
     "stream": ("stream",),
     "tool_run": ("_tool_calling", "tool_run"),

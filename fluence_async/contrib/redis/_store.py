@@ -14,10 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ..._sansio.bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
+from ..._sansio.bucket import (
+    ARRIVED,
+    HELD,
+    NEVER,
+    SENT,
+    Bucket,
+    Claim,
+    Window,
+    WindowSnapshot,
+)
 from ..._sansio.rate_limit import RateLimit
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
+from ._pupil import Pupil
 from ._units import Ask, Carrier, News, Terms, Unit, Units, in_words
 
 __all__ = ["RedisStore"]
@@ -32,7 +42,6 @@ RENEWED = 10 * _S
 class RedisStore:
     """See `limiter._store.Store`; all of it under the line's lock, the courier's work apart."""
 
-    learns: bool = False
     stale_after: int = NEVER
 
     def __init__(
@@ -47,11 +56,15 @@ class RedisStore:
         self._start = start
         self._limits = tuple(limits)
         self._model = terms.bucket(self._limits)  # checks, names and holds; no units
+        self.learns: bool = terms.policy != "window"
+        generous = terms.policy == "any-generous"
+        self._pupil = Pupil(self._model.windows, generous=generous) if self.learns else None
         self._units = Units()
         self._epoch = ""
         self._used = [0 for _ in self._model.windows]
         self.news: list[News] = []
         self._hand: tuple[Ask, Unit] | None = None
+        self._deep: tuple[Mapping[Window, int], int, int] = {}, 0, 0  # how deep that one goes
         self.wanted: Ask | None = None
         self._wake = 0
         self._asked: Ask | None = None  # of what that was said
@@ -78,6 +91,8 @@ class RedisStore:
             if its_lane >= lane and its_costs == claim.costs:
                 self._units.hold(claim, unit)
                 claim.state = HELD
+                if self._pupil is not None:
+                    self._pupil.note(claim, *self._deep)
                 return 0
             self._drop(unit)
         self.wanted = ask
@@ -103,6 +118,7 @@ class RedisStore:
         if not wake:
             unit = self._units.new(claim.costs)
             unit.share = self._share
+            claim.note = None
             self._units.keep(unit, now - self._longest)
             self._units.hold(claim, unit)
         return wake
@@ -121,12 +137,19 @@ class RedisStore:
         self,
         claim: Claim,
         ub: int,
-        accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
-        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
+        accepted: bool | None = None,
+        reports: Sequence[RateLimitSnapshot] = (),
     ) -> None:
-        """It had arrived by `ub`."""
+        """It had arrived by `ub`, and the server took it or not."""
         if claim.state in (HELD, SENT):
             self._tell(*self._units.arrive(claim, ub))
+            claim.accepted = None
+        if self._pupil is None or accepted is None or claim.state != ARRIVED:
+            return
+        if claim.accepted is None and claim.note is not None:
+            claim.accepted = accepted
+            self._pupil.settled(claim, ub, accepted, reports)
+            self._teach()
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
@@ -137,7 +160,15 @@ class RedisStore:
             self._tell(*self._units.end(claim, now, costs))
 
     def refused(self, claim: Claim, now: int) -> None:
-        """Nothing is learnt from it here."""
+        """Learn from it; all pause, if nothing explains it."""
+        if self._pupil is not None and claim.state >= ARRIVED and claim.note is not None:
+            if until := self._pupil.refused(claim, now):
+                self.block(until)
+            self._teach()
+
+    def _teach(self) -> None:
+        if self._pupil is not None and self._pupil.has_news:
+            self._call_courier()
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`: everybody, once the others hear of it."""
@@ -148,7 +179,11 @@ class RedisStore:
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
         """Obey these limits too."""
+        if self._pupil is not None:
+            self._pupil.narrow()
         self._model.tighten(limits, now)
+        if self._pupil is not None:
+            self._pupil.watch(self._model.windows)
         self._limits = tuple(window.rate for window in self._model.windows)
         self._used += [0] * (len(self._limits) - len(self._used))
         self._share = None
@@ -156,7 +191,7 @@ class RedisStore:
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """As of Redis's last word."""
         wait = max(0, self._wake - now) / _S
-        return tuple(
+        windows = tuple(
             WindowSnapshot(
                 limit=window.rate,
                 used=used,
@@ -165,6 +200,7 @@ class RedisStore:
             )
             for window, used in zip(self._model.windows, self._used, strict=True)
         )
+        return windows if self._pupil is None else self._pupil.snapshot(windows)
 
     def inherit(self, now: int) -> RedisStore:  # noqa: ARG002 - units tell no time here
         """What is in flight here stays the parent's to tell of."""
@@ -184,27 +220,43 @@ class RedisStore:
         ask, news, self.news = self.wanted, self.news, []
         unit = None if ask is None else self._units.new(ask[1])
         lane, name = ("", "") if ask is None or unit is None else (str(ask[0]), unit.name)
-        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name]
+        pupil = self._pupil
+        if pupil is not None:
+            pupil.think(now)
+            news += pupil.news()
+        changed = pupil.changed if pupil else ""
+        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name, changed]
         arguments.append(str(len(self._model.windows)))
         for window in self._model.windows:
-            terms = window.rate.limit, window.hold // _US, window.reserve, window.dimension
+            limit = window.rate.limit - (pupil.withheld(window) if pupil else 0)
+            paces = pupil.terms(window, now) if pupil else (0, 0, 0, 0)
+            terms = limit, window.hold // _US, window.reserve, window.dimension, *paces
             arguments += map(str, terms)
         return [*arguments, *in_words(news, now)], unit
 
     def answered(self, reply: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
         """Take in what the script said; the line pumps next."""
-        verdict, wait, epoch, *used = reply
+        verdict, wait, epoch, redis_now, changed, lessons, flying, *rest = reply
+        windows = self._model.windows
         self.down_since, self._share = 0, None
-        for place, number in enumerate(used):
+        for place, number in enumerate(rest[: len(windows)]):
             self._used[place] = int(number)
         lost, self._epoch = verdict == "lost", epoch
         if lost:
             self.news += self._units.all()
         self._wake = 0
+        if self._pupil is not None:
+            self._pupil.heard(changed, lessons, int(redis_now) * _US, now)
+            for window, used in zip(windows, self._used, strict=True):
+                window.free = window.rate.limit - used
         if verdict == "wait":
             self._wake, self._asked = now + int(wait) * _US, ask
+            if self._pupil is not None and self._pupil.in_doubt:
+                self._wake = min(self._wake, now + _S)
         if ask is not None and unit is not None and verdict == "taken":
             self._units.keep(unit, now - self._longest)
+            depths = map(int, rest[len(windows) :])
+            self._deep = dict(zip(windows, depths, strict=True)), int(flying), now
             self._hand, self.wanted = (ask, unit), None
 
     def unclaimed(self) -> None:
@@ -238,7 +290,7 @@ class RedisStore:
     @property
     def busy(self) -> bool:
         """Whether there is anything to tell or to ask."""
-        return bool(self.news) or self.wanted is not None
+        return self._has_news or self.wanted is not None
 
     @property
     def in_flight(self) -> bool:
@@ -247,7 +299,7 @@ class RedisStore:
 
     def patience(self, now: int, idle: int) -> int:
         """How long there is nothing to do, in ns, if nothing happens; at most `idle` for ever."""
-        if self.news or (self.wanted is not None and self._wake <= now):
+        if self._has_news or (self.wanted is not None and self._wake <= now):
             return 0
         until = self._wake if self.wanted is not None else now + idle
         if self.in_flight:
@@ -257,8 +309,13 @@ class RedisStore:
     # ─── news ─────────────────────────────────────────────────────────────────────────────
 
     @property
+    def _has_news(self) -> bool:
+        return bool(self.news) or (self._pupil is not None and self._pupil.has_news)
+
+    @property
     def _longest(self) -> int:
-        return max(window.hold for window in self._model.windows)
+        longest = max(window.hold for window in self._model.windows)
+        return 2 * longest if self.learns else longest
 
     def _drop(self, unit: Unit) -> None:
         self._tell(self._units.drop(unit))
@@ -276,7 +333,7 @@ class RedisStore:
         """Whether the courier may end: there is nothing to do but what a next one would be told.
         After that it hears of nothing any more."""
         self.unclaimed()
-        if self.wanted is not None or (self.news and not self.down_since):
+        if self.wanted is not None or (self._has_news and not self.down_since):
             return False
         self.gone(courier)
         return True

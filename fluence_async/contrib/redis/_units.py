@@ -12,6 +12,7 @@ import msgspec
 from ..._sansio.bucket import ARRIVED, DONE, Bucket, Claim
 from ..._sansio.claim import the_rest
 from ..._sansio.rate_limit import RateLimit
+from ...limiter.limiter import Policy
 
 __all__ = ["Ask", "Carrier", "News", "Terms", "Unit", "Units", "in_words"]
 
@@ -44,6 +45,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     drift: float
     unseen: int
     clients: int
+    policy: Policy
 
     def bucket(self, limits: Iterable[RateLimit]) -> Bucket:
         """The same in memory."""

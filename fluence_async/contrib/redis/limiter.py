@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 from ..._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ...limiter import Limiter
+from ...limiter.limiter import Policy, as_policy
 from ._address import check_address
 from ._courier import Courier
 from ._store import RedisStore
@@ -35,6 +36,8 @@ class RedisLimiter(Limiter):
         url: `redis://host:port/db`, or `rediss://…`.
         name: What the units are called there; `limiter_name(api_key, origin)` for a key's.
         limits: As of `Limiter`.
+        policy: As of `Limiter`. What one process learns holds for all. With any but `"window"`, no
+            sliding counter is tried: of a limit that is used up for long, 97 % are used.
         when_down: What to do without Redis: keep to a `share` of the limits, or `wait` for it.
         clients: How many processes share the limits; each one's share without Redis.
         reserve: As of `Limiter`.
@@ -57,6 +60,7 @@ class RedisLimiter(Limiter):
         name: str,
         limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
         *,
+        policy: Policy = "window",
         when_down: WhenDown = "share",
         clients: int = 4,
         reserve: float = 0.06,
@@ -78,5 +82,6 @@ class RedisLimiter(Limiter):
             drift=drift,
             unseen=round(unseen_s * _S),
             clients=clients if when_down == "share" else 0,
+            policy=as_policy(policy),
         )
         self._line.store = RedisStore(terms, read_limits(limits), self._line, Courier.start)
