@@ -16,7 +16,7 @@ from fluence_async.limiter.file import FileStore
 from .peers import Limits
 from .servers import Verdict
 
-__all__ = ["Ours"]
+__all__ = ["Ours", "Several", "answer"]
 
 S = 1_000_000_000
 ONE = {"requests": 1}
@@ -41,7 +41,7 @@ class Ours:
         return claim, 0
 
     def answered(self, claim: Claim, now: int, verdict: Verdict) -> None:
-        _answer(self.bucket, claim, now, verdict)
+        answer(self.bucket, claim, now, verdict)
 
     def retry_s(self, attempt: int, verdict: Verdict, chance: Random) -> float:
         said = float(verdict.headers.get("retry-after", 0))
@@ -84,7 +84,7 @@ class Several(Ours):
 
     def answered(self, claim: Claim, now: int, verdict: Verdict) -> None:
         self._now = now
-        _answer(self._of.pop(claim), claim, now, verdict)
+        answer(self._of.pop(claim), claim, now, verdict)
 
 
 def _bucket(limits: Limits, policy: str) -> Bucket:
@@ -94,7 +94,7 @@ def _bucket(limits: Limits, policy: str) -> Bucket:
     return LearningBucket(rates, strict=policy == "any-strict", generous=policy == "any-generous")
 
 
-def _answer(store: Store, claim: Claim, now: int, verdict: Verdict) -> None:
+def answer(store: Store, claim: Claim, now: int, verdict: Verdict) -> None:
     reports = rate_reports(verdict.headers, now=now / S) if store.learns else ()
     store.settle(claim, now, verdict.accepted, reports)
     if not verdict.accepted:

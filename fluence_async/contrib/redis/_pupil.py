@@ -14,7 +14,7 @@ in, and forgets its own.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy, deepcopy
 
 import msgspec
@@ -25,7 +25,9 @@ from ..._sansio.credit import hear
 from ..._sansio.learner import Learner
 from ..._sansio.lessons import Lessons
 from ..._sansio.note import Note
+from ...limiter.limiter import Policy
 from ...meta import RateLimitSnapshot
+from ._units import Reply
 
 __all__ = ["Pupil"]
 
@@ -40,13 +42,17 @@ class Pupil:
 
     Args:
         windows: Of the limiter; they are as wide as what is learnt allows.
-        generous: As of `LearningBucket`.
+        policy: As of `Limiter`; with `"window"` nothing is learnt.
+
+    Attributes:
+        changed: How often the lessons had changed that are known here; "" if nothing is learnt.
     """
 
-    def __init__(self, windows: Sequence[Window], *, generous: bool) -> None:
-        self._learner = Learner(generous=generous)
+    def __init__(self, windows: Sequence[Window], policy: Policy) -> None:
+        self.learns = policy != "window"
+        self._learner = Learner(generous=policy == "any-generous")
         self._unsure: OrderedDict[Claim, None] = OrderedDict()
-        self.changed = "0"  # how often the lessons had, that are known here
+        self.changed = "0" if self.learns else ""
         self._ahead = 0  # Redis's clock, of ours, in ns
         self.watch(windows)
         self._told = self._telling = deepcopy(self._learner.lessons)
@@ -58,12 +64,21 @@ class Pupil:
 
     def watch(self, windows: Sequence[Window]) -> None:
         """Learn of these."""
-        self._learner.watch(windows, History())
+        if self.learns:
+            self._learner.watch(windows, History())
 
     # ─── what Redis is told ───────────────────────────────────────────────────────────────
 
-    def terms(self, window: Window, now: int) -> tuple[int, int, int, int]:
-        """A window's gap in µs and the burst that it bears; the same of the slower pace."""
+    def terms(self, window: Window, now: int) -> Iterable[int | str]:
+        """A window as the script takes it."""
+        yield window.rate.limit - self._withheld(window)
+        yield from (window.hold // _US, window.reserve, window.dimension)
+        yield from self._paces(window, now)
+
+    def _withheld(self, window: Window) -> int:
+        return sum(each.learnt.withheld for each in self._learner.watches if each.window is window)
+
+    def _paces(self, window: Window, now: int) -> tuple[int, int, int, int]:
         for watch in self._learner.watches:
             if watch.window is window:
                 limit, burst = watch.limit, watch.learnt.burst + watch.may_retry_burst(now)
@@ -75,10 +90,6 @@ class Pupil:
                     max(1, int(_AT_ONCE * limit)),
                 )
         return 0, 0, 0, 0
-
-    def withheld(self, window: Window) -> int:
-        """Units of it to be left unused."""
-        return sum(each.learnt.withheld for each in self._learner.watches if each.window is window)
 
     def think(self, now: int) -> None:
         """What was not refused for a second was accepted; what was withheld is so no longer."""
@@ -112,13 +123,17 @@ class Pupil:
 
     # ─── what Redis says ──────────────────────────────────────────────────────────────────
 
-    def heard(self, changed: str, lessons: str, redis_now: int, now: int) -> None:
+    def heard(self, reply: Reply, windows: Sequence[Window], now: int) -> None:
         """Take in what others learnt (`=`: what is known here, which they know now; nothing: a
-        Redis that has forgotten). Times in ns."""
-        self._ahead = redis_now - now
-        if changed == self.changed:
-            return
-        self.changed = changed
+        Redis that has forgotten), and how full the windows are."""
+        self._ahead = reply.now - now
+        for window, used in zip(windows, reply.used, strict=False):  # one may be new
+            window.free = window.rate.limit - used
+        if self.learns and reply.changed != self.changed:
+            self.changed = reply.changed
+            self._obey(reply.lessons, now)
+
+    def _obey(self, lessons: str, now: int) -> None:
         if lessons == "=":
             self._told = self._telling
             return
@@ -130,13 +145,15 @@ class Pupil:
         self._learner.obey(found.moved(-self._ahead), now)
         self._told = deepcopy(self._learner.lessons) if lessons else Lessons()
 
-    def note(self, claim: Claim, depths: Mapping[Window, int], flying: int, now: int) -> None:
-        """It was taken, and goes so deep."""
-        note = claim.note = Note(now, (), (), taken=0, flying=flying)
-        note.depths = [depths[watch.window] for watch in self._learner.watches]
-        note.bounds = [-1 for _ in note.depths]  # that is not known
-        if note.is_deep(self._learner.watches):
-            self._unsure[claim] = None
+    def note(self, claim: Claim, reply: Reply, windows: Sequence[Window], now: int) -> None:
+        """It was taken, by that reply, and goes so deep."""
+        if self.learns:
+            note = claim.note = Note(now, (), (), taken=0, flying=reply.flying)
+            depths = dict(zip(windows, reply.depths, strict=False))
+            note.depths = [depths.get(watch.window, 0) for watch in self._learner.watches]
+            note.bounds = [-1 for _ in note.depths]  # that is not known
+            if note.is_deep(self._learner.watches):
+                self._unsure[claim] = None
 
     # ─── what the server says ─────────────────────────────────────────────────────────────
 
@@ -144,18 +161,31 @@ class Pupil:
         self, claim: Claim, now: int, accepted: bool, reports: Sequence[RateLimitSnapshot]
     ) -> None:
         """Its headers are here."""
-        self._unsure.pop(claim, None)
-        if accepted:
-            self._learner.accept(claim.note, now)
-            hear(self._learner.watches, reports, claim.note, now, since=0)
+        if self.learns and claim.accepted is None and claim.note is not None:
+            claim.accepted = accepted
+            self._unsure.pop(claim, None)
+            if accepted:
+                self._learner.accept(claim.note, now)
+                hear(self._learner.watches, reports, claim.note, now, since=0)
 
     def refused(self, claim: Claim, now: int) -> int:
         """It was refused: until when to pause."""
+        if not self.learns or claim.note is None:
+            return 0
         return self._learner.refused(claim.note.taken_at, claim.note, now)
 
-    def snapshot(self, windows: Iterable[WindowSnapshot]) -> tuple[WindowSnapshot, ...]:
-        """With what is known of each."""
-        learnt = {watch.window.rate: copy(watch.learnt) for watch in self._learner.watches}
+    def snapshot(
+        self, windows: Sequence[Window], used: Sequence[int], wait_s: float
+    ) -> tuple[WindowSnapshot, ...]:
+        """The windows, of which so much is used, with what is known of each."""
+        learnt = {watch.window: copy(watch.learnt) for watch in self._learner.watches}
         return tuple(
-            msgspec.structs.replace(each, learnt=learnt.get(each.limit)) for each in windows
+            WindowSnapshot(
+                limit=window.rate,
+                used=count,
+                left=max(0, window.rate.limit - count),
+                next_free_s=wait_s if count >= window.rate.limit else 0.0,
+                learnt=learnt.get(window),
+            )
+            for window, count in zip(windows, used, strict=True)
         )

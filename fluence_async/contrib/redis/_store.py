@@ -14,21 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ..._sansio.bucket import (
-    ARRIVED,
-    HELD,
-    NEVER,
-    SENT,
-    Bucket,
-    Claim,
-    Window,
-    WindowSnapshot,
-)
+from ..._sansio.bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
 from ..._sansio.rate_limit import RateLimit
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
 from ._pupil import Pupil
-from ._units import Ask, Carrier, News, Terms, Unit, Units, in_words
+from ._units import Ask, Carrier, News, Reply, Terms, Unit, Units, in_words
 
 __all__ = ["RedisStore"]
 
@@ -56,15 +47,13 @@ class RedisStore:
         self._start = start
         self._limits = tuple(limits)
         self._model = terms.bucket(self._limits)  # checks, names and holds; no units
-        self.learns: bool = terms.policy != "window"
-        generous = terms.policy == "any-generous"
-        self._pupil = Pupil(self._model.windows, generous=generous) if self.learns else None
+        self._pupil = Pupil(self._model.windows, terms.policy)
+        self.learns: bool = self._pupil.learns
         self._units = Units()
         self._epoch = ""
         self._used = [0 for _ in self._model.windows]
         self.news: list[News] = []
-        self._hand: tuple[Ask, Unit] | None = None
-        self._deep: tuple[Mapping[Window, int], int, int] = {}, 0, 0  # how deep that one goes
+        self._hand: tuple[Ask, Unit, Reply] | None = None
         self.wanted: Ask | None = None
         self._wake = 0
         self._asked: Ask | None = None  # of what that was said
@@ -86,13 +75,12 @@ class RedisStore:
             return self.blocked_until
         ask = lane, claim.costs
         if self._hand is not None:
-            (its_lane, its_costs), unit = self._hand
+            (its_lane, its_costs), unit, reply = self._hand
             self._hand = None
             if its_lane >= lane and its_costs == claim.costs:
                 self._units.hold(claim, unit)
                 claim.state = HELD
-                if self._pupil is not None:
-                    self._pupil.note(claim, *self._deep)
+                self._pupil.note(claim, reply, self._model.windows, now)
                 return 0
             self._drop(unit)
         self.wanted = ask
@@ -144,10 +132,7 @@ class RedisStore:
         if claim.state in (HELD, SENT):
             self._tell(*self._units.arrive(claim, ub))
             claim.accepted = None
-        if self._pupil is None or accepted is None or claim.state != ARRIVED:
-            return
-        if claim.accepted is None and claim.note is not None:
-            claim.accepted = accepted
+        if accepted is not None and claim.state == ARRIVED:
             self._pupil.settled(claim, ub, accepted, reports)
             self._teach()
 
@@ -161,13 +146,13 @@ class RedisStore:
 
     def refused(self, claim: Claim, now: int) -> None:
         """Learn from it; all pause, if nothing explains it."""
-        if self._pupil is not None and claim.state >= ARRIVED and claim.note is not None:
-            if until := self._pupil.refused(claim, now):
-                self.block(until)
-            self._teach()
+        until = self._pupil.refused(claim, now) if claim.state >= ARRIVED else 0
+        if until:
+            self.block(until)
+        self._teach()
 
     def _teach(self) -> None:
-        if self._pupil is not None and self._pupil.has_news:
+        if self._pupil.has_news:
             self._call_courier()
 
     def block(self, until: int) -> None:
@@ -179,28 +164,17 @@ class RedisStore:
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
         """Obey these limits too."""
-        if self._pupil is not None:
-            self._pupil.narrow()
+        self._pupil.narrow()
         self._model.tighten(limits, now)
-        if self._pupil is not None:
-            self._pupil.watch(self._model.windows)
+        self._pupil.watch(self._model.windows)
         self._limits = tuple(window.rate for window in self._model.windows)
         self._used += [0] * (len(self._limits) - len(self._used))
         self._share = None
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """As of Redis's last word."""
-        wait = max(0, self._wake - now) / _S
-        windows = tuple(
-            WindowSnapshot(
-                limit=window.rate,
-                used=used,
-                left=max(0, window.rate.limit - used),
-                next_free_s=wait if used >= window.rate.limit else 0.0,
-            )
-            for window, used in zip(self._model.windows, self._used, strict=True)
-        )
-        return windows if self._pupil is None else self._pupil.snapshot(windows)
+        wait_s = max(0, self._wake - now) / _S
+        return self._pupil.snapshot(self._model.windows, self._used, wait_s)
 
     def inherit(self, now: int) -> RedisStore:  # noqa: ARG002 - units tell no time here
         """What is in flight here stays the parent's to tell of."""
@@ -220,44 +194,30 @@ class RedisStore:
         ask, news, self.news = self.wanted, self.news, []
         unit = None if ask is None else self._units.new(ask[1])
         lane, name = ("", "") if ask is None or unit is None else (str(ask[0]), unit.name)
-        pupil = self._pupil
-        if pupil is not None:
-            pupil.think(now)
-            news += pupil.news()
-        changed = pupil.changed if pupil else ""
-        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name, changed]
-        arguments.append(str(len(self._model.windows)))
+        self._pupil.think(now)
+        news += self._pupil.news()
+        arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name]
+        arguments += [self._pupil.changed, str(len(self._model.windows))]
         for window in self._model.windows:
-            limit = window.rate.limit - (pupil.withheld(window) if pupil else 0)
-            paces = pupil.terms(window, now) if pupil else (0, 0, 0, 0)
-            terms = limit, window.hold // _US, window.reserve, window.dimension, *paces
-            arguments += map(str, terms)
+            arguments += map(str, self._pupil.terms(window, now))
         return [*arguments, *in_words(news, now)], unit
 
-    def answered(self, reply: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
+    def answered(self, words: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
         """Take in what the script said; the line pumps next."""
-        verdict, wait, epoch, redis_now, changed, lessons, flying, *rest = reply
-        windows = self._model.windows
+        reply = Reply.read(words)
         self.down_since, self._share = 0, None
-        for place, number in enumerate(rest[: len(windows)]):
-            self._used[place] = int(number)
-        lost, self._epoch = verdict == "lost", epoch
+        self._used[: len(reply.used)] = reply.used
+        lost, self._epoch = reply.verdict == "lost", reply.epoch
         if lost:
             self.news += self._units.all()
+        self._pupil.heard(reply, self._model.windows, now)
         self._wake = 0
-        if self._pupil is not None:
-            self._pupil.heard(changed, lessons, int(redis_now) * _US, now)
-            for window, used in zip(windows, self._used, strict=True):
-                window.free = window.rate.limit - used
-        if verdict == "wait":
-            self._wake, self._asked = now + int(wait) * _US, ask
-            if self._pupil is not None and self._pupil.in_doubt:
-                self._wake = min(self._wake, now + _S)
-        if ask is not None and unit is not None and verdict == "taken":
+        if reply.verdict == "wait":
+            wait = min(reply.wait, _S) if self._pupil.in_doubt else reply.wait
+            self._wake, self._asked = now + wait, ask
+        if ask is not None and unit is not None and reply.verdict == "taken":
             self._units.keep(unit, now - self._longest)
-            depths = map(int, rest[len(windows) :])
-            self._deep = dict(zip(windows, depths, strict=True)), int(flying), now
-            self._hand, self.wanted = (ask, unit), None
+            self._hand, self.wanted = (ask, unit, reply), None
 
     def unclaimed(self) -> None:
         """The line has pumped: who wanted the unit in hand has gone."""
@@ -310,7 +270,7 @@ class RedisStore:
 
     @property
     def _has_news(self) -> bool:
-        return bool(self.news) or (self._pupil is not None and self._pupil.has_news)
+        return bool(self.news) or self._pupil.has_news
 
     @property
     def _longest(self) -> int:

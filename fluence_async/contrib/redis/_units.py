@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -14,7 +14,7 @@ from ..._sansio.claim import the_rest
 from ..._sansio.rate_limit import RateLimit
 from ...limiter.limiter import Policy
 
-__all__ = ["Ask", "Carrier", "News", "Terms", "Unit", "Units", "in_words"]
+__all__ = ["Ask", "Carrier", "News", "Reply", "Terms", "Unit", "Units", "in_words"]
 
 _US = 1_000
 _ONE_REQUEST: Mapping[str, int] = {"requests": 1}
@@ -25,6 +25,30 @@ News: TypeAlias = tuple[str | int, ...]
 
 Ask: TypeAlias = tuple[int, Mapping[str, int]]
 """A lane and costs."""
+
+
+class Reply(NamedTuple):
+    """What the script said; times in ns."""
+
+    verdict: str
+    wait: int
+    epoch: str
+    now: int
+    changed: str
+    lessons: str
+    flying: int
+    used: list[int]
+    depths: list[int]
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> Reply:
+        """From its words."""
+        verdict, wait, epoch, now, changed, lessons, flying, *rest = words
+        numbers = [int(word) for word in rest]
+        half = len(numbers) // 2
+        used, depths = numbers[:half], numbers[half:]
+        times = int(wait) * _US, int(now) * _US
+        return cls(verdict, times[0], epoch, times[1], changed, lessons, int(flying), used, depths)
 
 
 class Carrier(Protocol):
