@@ -22,13 +22,39 @@ from fluence_async.contrib.redis._units import Terms
 from fluence_async.limiter.limiter import Policy
 from tests.contrib.redis_server import RedisServer
 
-__all__ = ["InRedis"]
+__all__ = ["InRedis", "Wire"]
 
 _SCRIPT = (Path(package.__file__).parent / "_step.lua").read_text()
 _CLOCK = "redis.call('TIME')"
 assert _CLOCK in _SCRIPT
 _TOLD = _SCRIPT.replace(_CLOCK, "cjson.decode(table.remove(ARGV))")
 _KEYS = [f"fluence:{{simulated}}:{part}" for part in ("units", "tickets", "seen", "state")]
+
+
+class Wire:
+    """A connection to a Redis, for commands that answer with a list of texts and numbers."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", redis.port))
+        self._answers = self._socket.makefile("rb")
+
+    def say(self, *words: str) -> Iterator[str]:
+        encoded = [word.encode() for word in words]
+        data = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
+        self._socket.sendall(b"*%d\r\n%s" % (len(words), data))
+        head = self._answers.readline()
+        assert head[:1] == b"*", head
+        for _ in range(int(head[1:])):
+            line = self._answers.readline()
+            if line[:1] == b"$":
+                size = int(line[1:])
+                yield self._answers.read(size + 2)[:size].decode()
+            else:
+                yield line[1:].strip().decode()
+
+    def close(self) -> None:
+        self._answers.close()
+        self._socket.close()
 
 
 class Awake:
@@ -51,12 +77,11 @@ class InRedis:
     """So many processes, which are asked in turn."""
 
     def __init__(
-        self, redis: RedisServer, limits: Limits, policy: Policy = "any", processes: int = 1
+        self, wire: Wire, limits: Limits, policy: Policy = "any", processes: int = 1
     ) -> None:
-        self._redis = socket.create_connection(("127.0.0.1", redis.port))
-        self._answers = self._redis.makefile("rb")
+        self._wire = wire
         terms = Terms(
-            url=redis.url, name="simulated", reserve=0.06, margin=S // 20, drift=5e-4,
+            url="redis://simulated", name="simulated", reserve=0.06, margin=S // 20, drift=5e-4,
             unseen=10 * S, clients=0, policy=policy,
         )  # fmt: skip
         rates = [RateLimit(limit, period) for limit, period in limits]
@@ -99,23 +124,5 @@ class InRedis:
         arguments, unit = store.question(now)
         told = 1_800_000_000 * S + now
         clock = f"[{told // S}, {told % S // 1000}]"
-        words = ["EVAL", _TOLD, "4", *_KEYS, *arguments, clock]
-        encoded = [word.encode() for word in words]
-        data = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
-        self._redis.sendall(b"*%d\r\n%s" % (len(words), data))
-        store.answered(list(self._reply()), ask, unit, now)
-
-    def _reply(self) -> Iterator[str]:
-        head = self._answers.readline()
-        assert head[:1] == b"*", head
-        for _ in range(int(head[1:])):
-            line = self._answers.readline()
-            if line[:1] == b"$":
-                size = int(line[1:])
-                yield self._answers.read(size + 2)[:size].decode()
-            else:
-                yield line[1:].strip().decode()
-
-    def close(self) -> None:
-        self._answers.close()
-        self._redis.close()
+        answer = self._wire.say("EVAL", _TOLD, "4", *_KEYS, *arguments, clock)
+        store.answered(list(answer), ask, unit, now)

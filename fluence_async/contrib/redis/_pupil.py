@@ -69,11 +69,13 @@ class Pupil:
 
     # ─── what Redis is told ───────────────────────────────────────────────────────────────
 
-    def terms(self, window: Window, now: int) -> Iterable[int | str]:
-        """A window as the script takes it."""
-        yield window.rate.limit - self._withheld(window)
-        yield from (window.hold // _US, window.reserve, window.dimension)
-        yield from self._paces(window, now)
+    def terms(self, windows: Sequence[Window], now: int) -> Iterable[str]:
+        """The windows as the script takes them, and of when the lessons are that they follow."""
+        yield from (self.changed, str(len(windows)))
+        for window in windows:
+            limit = window.rate.limit - self._withheld(window)
+            yield from map(str, (limit, window.hold // _US, window.reserve, window.dimension))
+            yield from map(str, self._paces(window, now))
 
     def _withheld(self, window: Window) -> int:
         return sum(each.learnt.withheld for each in self._learner.watches if each.window is window)

@@ -106,7 +106,6 @@ class RedisStore:
         if not wake:
             unit = self._units.new(claim.costs)
             unit.share = self._share
-            claim.note = None
             self._units.keep(unit, now - self._longest)
             self._units.hold(claim, unit)
         return wake
@@ -131,7 +130,6 @@ class RedisStore:
         """It had arrived by `ub`, and the server took it or not."""
         if claim.state in (HELD, SENT):
             self._tell(*self._units.arrive(claim, ub))
-            claim.accepted = None
         if accepted is not None and claim.state == ARRIVED:
             self._pupil.settled(claim, ub, accepted, reports)
             self._teach()
@@ -146,8 +144,7 @@ class RedisStore:
 
     def refused(self, claim: Claim, now: int) -> None:
         """Learn from it; all pause, if nothing explains it."""
-        until = self._pupil.refused(claim, now) if claim.state >= ARRIVED else 0
-        if until:
+        if claim.state >= ARRIVED and (until := self._pupil.refused(claim, now)):
             self.block(until)
         self._teach()
 
@@ -197,9 +194,7 @@ class RedisStore:
         self._pupil.think(now)
         news += self._pupil.news()
         arguments = [self._units.me, self._epoch, str(_LEASE // _US), lane, name]
-        arguments += [self._pupil.changed, str(len(self._model.windows))]
-        for window in self._model.windows:
-            arguments += map(str, self._pupil.terms(window, now))
+        arguments += self._pupil.terms(self._model.windows, now)
         return [*arguments, *in_words(news, now)], unit
 
     def answered(self, words: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:

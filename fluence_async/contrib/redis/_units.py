@@ -140,7 +140,8 @@ class Units:
             self._sweep_at = 2 * len(self._kept) + 64
 
     def hold(self, claim: Claim, unit: Unit) -> None:
-        """It is this claim's."""
+        """It is this claim's, of which nothing else is known."""
+        claim.note = claim.accepted = None
         self._held[id(claim)] = unit
 
     def drop(self, unit: Unit) -> News:
