@@ -12,6 +12,7 @@ from typing import Protocol
 from ._sansio.rate_limit import RateLimit
 from .cache import CacheStore, open_store
 from .limiter import FileLook, Limiter, LimiterSnapshot, shared_limiter
+from .limiter.limiter import as_policy
 
 __all__ = ["Look", "named_limiter", "named_look", "named_store"]
 
@@ -43,8 +44,9 @@ def named_limiter(
     """The limiter that a session's `limiter=` names.
 
     Args:
-        limiter: `memory`, `file`, the address of a Redis, or the limiter itself; None or `none`
-            for none; `auto` for what the environment says, and without that `memory`.
+        limiter: `memory`, `file`, with a policy as `file:any`, the address of a Redis, or the
+            limiter itself; None or `none` for none; `auto` for what the environment says, and
+            without that `memory`.
         name: What its units are called, from `limiter_name`.
         limits: What it obeys.
 
@@ -58,12 +60,15 @@ def named_limiter(
         return None
     if isinstance(limiter, Limiter):
         return limiter
-    if limiter in ("memory", "file"):
-        return shared_limiter(name, limits, in_file=limiter == "file")
+    where, _, policy = limiter.partition(":")
+    if where in ("memory", "file"):
+        return shared_limiter(
+            name, limits, policy=as_policy(policy or "window"), in_file=where == "file"
+        )
     if not limiter.startswith(_REDIS):
         raise ValueError(
-            f"limiter={limiter!r}: must be 'memory', 'file', 'redis://…', a Limiter, or None "
-            "(FLUENCE_LIMITER: 'none') for none"
+            f"limiter={limiter!r}: must be 'memory', 'file', 'file:any', 'redis://…', a Limiter, "
+            "or None (FLUENCE_LIMITER: 'none') for none"
         )
     try:
         from .contrib.redis import RedisLimiter

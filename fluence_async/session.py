@@ -53,7 +53,8 @@ class FluenceSession:
             `"8 concurrent"`, `"20/minute for fluence-large"`, or `RateLimit`s.
         limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
             `"file"` (all processes' of this user on this machine, through a file in the user's
-            state directory), `"redis://…"` (shared by all processes and machines that name it),
+            state directory), either with the policy of a `Limiter` (`"file:any"`: it learns how
+            the server counts), `"redis://…"` (shared by all processes and machines that name it),
             a `Limiter` of your own, or None or `"none"` for none. `"auto"` is what
             `FLUENCE_LIMITER` says, and without that `"memory"`.
         cache: Where answers are kept that need not be asked for again: `"memory"` (this

@@ -50,10 +50,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching claim codec counter docstring error_bodies fold lanes"
-        " learning learnt lenient_json limits_file metering origin outlook partial_json processing"
-        " rate_headers rate_limit request retry schema secret sse sse_writing surrogates tariff"
-        " tool_calls watch whole_answer window",
+        "answer_type bucket budget caching claim codec counter credit docstring error_bodies fold"
+        " lanes learner learning learnt lenient_json lessons limits_file metering note origin"
+        " outlook partial_json processing rate_headers rate_limit request retry schema secret sse"
+        " sse_writing surrogates tariff tool_calls watch whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -64,13 +64,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "limiter": package(
         "limiter",
-        "_early _ledger _line _look _mirror _park _process _queue _seeing _state _store _turns"
+        "_early _hearsay _ledger _line _look _mirror _park _process _queue _seeing _state _store"
+        " _turns"
         " file limiter memory permit",
     ),
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
     "redis": package(
-        "contrib.redis", "_address _background _courier _look _store _units cache limiter"
+        "contrib.redis", "_address _background _courier _look _pupil _store _units cache limiter"
     ),
     "exchange": ("_call", "_stay", "_telling", "_admission", "_exchange"),
     "stream": ("stream",),

@@ -68,7 +68,7 @@ class Bucket:
 
     learns: bool = False
     stale_after: int = NEVER  # nobody but the asker changes what it is told
-    __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "blocked_until", "windows")
+    __slots__ = ("_drift", "_margin", "_reserve", "_unseen", "ahead", "blocked_until", "windows")
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Bucket:
         self._drift = drift
         self._unseen = unseen
         self.blocked_until: int = 0
+        self.ahead: int = 0  # requests of others that are to go first: for those who learn
         self.windows: tuple[Window, ...] = ()
         self.tighten(limits, 0)
 
@@ -99,7 +100,7 @@ class Bucket:
                     window.remember(max(alike, key=lambda each: each.hold), now)
                 self.windows += (window,)
             elif rate.limit < same[0].rate.limit:
-                same[0].narrow(rate, int(rate.limit * self._reserve))
+                same[0].resize(rate, int(rate.limit * self._reserve))
 
     def _hold(self, rate: RateLimit) -> int:
         if not rate.period_s:
@@ -236,6 +237,12 @@ class Bucket:
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """Every window."""
         return tuple(window.snapshot(now) for window in self.windows)
+
+    def forget(self) -> None:
+        """Know of no unit that was taken: a store is to tell of all of them."""
+        for window in self.windows:
+            window.returns.clear()
+            window.free = window.rate.limit
 
     def __str__(self) -> str:
         return ", ".join(str(window.rate) for window in self.windows)

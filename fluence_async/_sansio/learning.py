@@ -3,13 +3,7 @@
 Law: confirmed windows always hold; what is learnt only ever holds back more. What the limits do
 not tell (how deep a burst may be, whether a sliding counter is kept, whether somebody else uses
 the key) is tried with as few requests as will do, and one refusal teaches one lesson: those that
-were under way when it was learnt teach nothing more.
-
-    a 429 of what was          teaches
-    a trial of the counter     that the server keeps one, for good
-    deeper than was proven     a smaller burst; one more is tried after W, 4 W, 16 W …
-    neither                    5 % less; restored after W, 2 W, 4 W … ; and a pause, doubled
-    before anything succeeded  nothing: it is of an earlier run; a pause, doubled
+were under way when it was learnt teach nothing more (`learner.py`).
 
 A request counts as accepted when its headers say so, or when a second has gone by without a
 refusal, since these come at once.
@@ -22,20 +16,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Final
 
 from ..meta import RateLimitSnapshot
 from .bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim
 from .counter import History
-from .learnt import Learnt, WindowSnapshot
+from .credit import hear
+from .learner import Learner
+from .learnt import WindowSnapshot
+from .lessons import Lessons
+from .note import Note
 from .rate_limit import RateLimit
-from .watch import Note, Watch, hear
+from .watch import Watch
 
 __all__ = ["LearningBucket"]
 
 _S: Final = 1_000_000_000
 _REFUSED_WITHIN: Final = _S
-_MOST_TRIALS: Final = 8
 
 
 class LearningBucket(Bucket):
@@ -44,43 +42,55 @@ class LearningBucket(Bucket):
     Args:
         limits: The windows.
         strict: Never send what a sliding counter could refuse, instead of trying.
+        generous: Where the server states a larger limit for the same period, use that.
         options: As of `Bucket`.
     """
 
     learns: bool = True
 
     __slots__ = (
-        "_history", "_memory", "_pause", "_proven_at", "_quiet", "_settled", "_strict", "_taken",
-        "_taught_at", "_trials", "_unsure", "_withholds", "watches",
+        "_foreign", "_history", "_learner", "_memory", "_quiet", "_settled", "_strict", "_taken",
+        "_unsure", "_withholds",
     )  # fmt: skip
 
     def __init__(
-        self, limits: Iterable[RateLimit], *, strict: bool = False, **options: float
+        self,
+        limits: Iterable[RateLimit],
+        *,
+        strict: bool = False,
+        generous: bool = False,
+        **options: float,
     ) -> None:
-        self.watches: tuple[Watch, ...] = ()
+        self._learner = Learner(generous=generous)
         self._strict = strict
         self._history = History()
-        self._taken = self._settled = 0
+        self._taken = self._settled = 0  # by all who share the units; others have in flight:
+        self._foreign = 0
         self._unsure: OrderedDict[Claim, None] = OrderedDict()
-        self._trials = 1
-        self._taught_at = -1
-        self._proven_at = -1
-        self._pause = 0
-        self._withholds = False
         super().__init__(limits, **options)  # type: ignore[arg-type]
 
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        """What is watched, window by window."""
+        return self._learner.watches
+
+    @property
+    def lessons(self) -> Lessons:
+        """All that was learnt."""
+        return self._learner.lessons
+
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
-        super().tighten(limits, now)
-        known = {watch.window: watch for watch in self.watches}
-        self.watches = tuple(
-            known.get(window) or Watch(window, Learnt(), self._history)
-            for window in sorted(self.windows, key=lambda window: window.hold)
-            if window.dimension == "requests"
-        )
         for watch in self.watches:
-            watch.narrow()
+            watch.resize(stated=False)
+        super().tighten(limits, now)
+        self._learner.watch(self.windows, self._history)
         self._retune()
         self._memory = 2 * max((watch.window.hold for watch in self.watches), default=0)
+
+    def _retune(self) -> None:
+        """What a take need not think about depends on what was learnt."""
+        self._quiet = min((watch.quiet for watch in self.watches), default=0)
+        self._withholds = any(watch.learnt.withheld for watch in self.watches)
 
     # ─── taking ───────────────────────────────────────────────────────────────────────────
 
@@ -94,10 +104,11 @@ class LearningBucket(Bucket):
         cost = costs["requests"]
         flying = self._taken - self._settled
         over: list[Watch] = []
-        loud = len(self._history.lasts) + flying + cost > self._quiet and any(
-            not watch.is_quiet(flying + cost, now) for watch in watches
+        after = cost + self.ahead
+        loud = len(self._history.lasts) + flying + after > self._quiet and any(
+            not watch.is_quiet(flying + after, now) for watch in watches
         )
-        if loud and (wake := self._guarded(flying, cost, now, over)):
+        if loud and (wake := self._guarded(flying, after, now, over)):
             return wake
         self._subtract(claim)
         self._taken += cost
@@ -113,15 +124,11 @@ class LearningBucket(Bucket):
                 self._unsure[claim] = None
         return 0
 
-    def _retune(self) -> None:
-        """What a take need not think about depends on what was learnt."""
-        self._quiet = min((watch.quiet for watch in self.watches), default=0)
-
     def _restore(self, now: int) -> None:
         for watch in self.watches:
             if watch.learnt.withheld and now >= watch.learnt.restore_at:
                 watch.restore(now)
-        self._withholds = any(watch.learnt.withheld for watch in self.watches)
+        self._retune()
 
     def _restored_at(self, wake: int) -> int:
         """If a settle decides, a unit that is given back may as well."""
@@ -144,7 +151,7 @@ class LearningBucket(Bucket):
             return self._sooner(wake)
         trials = len(self._unsure)
         tried = [watch for watch in over if not watch.credit]
-        if tried and (deeper or self._strict or trials >= self._trials):
+        if tried and (deeper or self._strict or trials >= self._learner.trials):
             later = max(watch.counter_free_at(flying + cost, now) for watch in tried)
             return later if self._strict else self._sooner(later)
         return self._sooner(NEVER) if deeper and trials else 0
@@ -208,13 +215,12 @@ class LearningBucket(Bucket):
         first = note if quiet else note.taken_at
         self._history.count(first, claim.arrived, claim.costs["requests"])
         if quiet:
-            self._proven_at = max(self._proven_at, note)
-            self._pause = 0
+            self._learner.succeeded(first)
             return
-        self._accept(note, claim.arrived)
+        self._learner.accept(note, claim.arrived)
         if reports:
             hear(self.watches, reports, note, now, since=self._taken - note.taken)
-            self._retune()
+        self._retune()
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         held = claim.state == HELD
@@ -226,67 +232,59 @@ class LearningBucket(Bucket):
                 watch.begun -= cost * watch.gap
             self._unsure.pop(claim, None)
 
-    def _accept(self, note: Note, ub: int) -> None:
-        self._proven_at = max(self._proven_at, note.taken_at)
-        self._pause = 0
-        if note.taken_at > self._taught_at:  # or else others of its salvo were refused
-            for watch, depth in zip(self.watches, note.depths, strict=True):
-                if depth > watch.learnt.proven and not watch.learnt.reported:
-                    watch.prove(depth)
-                    self._retune()
-        for watch in note.over:
-            watch.refute(note.taken_at, ub)
-            self._trials = 1 if watch.learnt.reported else min(2 * self._trials, _MOST_TRIALS)
-
     def _believe(self, now: int) -> None:
         """What was not refused for so long was accepted."""
         while self._unsure and self._sooner(NEVER) <= now:
             claim, _ = self._unsure.popitem(last=False)
             if SENT <= claim.state <= ARRIVED:
-                self._accept(claim.note, now)
-
-    # ─── refusals ─────────────────────────────────────────────────────────────────────────
+                self._learner.accept(claim.note, now)
+        self._retune()
 
     def refused(self, claim: Claim, now: int) -> bool:
-        """The server refused it: learn from it, once per salvo. Whether nothing explains it."""
-        if not self.watches:
+        """The server refused it, for the rate of its requests: learn from it, once per salvo.
+        Whether nothing explains it."""
+        if not self.watches or claim.state < ARRIVED:
             return False
-        note = claim.note
-        if type(note) is int:
-            note = Note(note, (), [], taken=0, flying=0)
-            note.depths = [watch.depth_at_most(now) for watch in self.watches]
-        if note.taken_at <= self._taught_at:
-            return False
-        self._taught_at = now
-        if self._proven_at < 0:
-            self._hold_back(now)
-            return False
-        if any(not watch.learnt.counter for watch in note.over):
-            for watch in self.watches:  # who counts one window so counts all
-                watch.blame_counter()
-            return False
-        pairs = list(zip(self.watches, note.depths, strict=True))
-        for surely in (True, False):
-            for watch, depth in pairs:
-                if watch.too_deep(depth, surely=surely):
-                    watch.shrink(depth, now)
-                    self._retune()
-                    return False
-        fullest = min(self.watches, key=lambda watch: watch.window.free / watch.limit)
-        fullest.withhold(now)
-        self._withholds = True
-        self._hold_back(now)
-        return True
+        note = None if type(claim.note) is int else claim.note
+        taken_at = note.taken_at if note else claim.note
+        until = self._learner.refused(taken_at, note, now)
+        self.blocked_until = max(self.blocked_until, until)
+        self._retune()
+        return until > 0
 
-    def _hold_back(self, now: int) -> None:
-        shortest = self.watches[0].window.hold // 4
-        self._pause = min(2 * self._pause or _S, max(_S // 100, shortest))
-        self.blocked_until = max(self.blocked_until, now + min(self._pause, shortest))
+    # ─── others who share the units ───────────────────────────────────────────────────────
+
+    def forget(self) -> None:
+        super().forget()
+        self._history.forget(NEVER)
+        self._foreign -= self._taken - self._settled  # a store tells of what is in flight here too
+        self._settled = self._taken
+        for watch in self.watches:
+            watch.forget()
+
+    def obey(self, lessons: Lessons, now: int) -> None:
+        """Know what others have learnt."""
+        self._learner.obey(lessons, now)
+        self._retune()
+
+    def overhear(self, arrived: Sequence[tuple[int, int]], more: int, now: int) -> None:
+        """Others have requests in flight, so many `more` than before, and of theirs, these had
+        arrived by then: times, each with a number of requests, in order."""
+        settled = sum(cost for _, cost in arrived)
+        taken = settled + more
+        self._settled += settled
+        self._taken += taken
+        for at, cost in arrived:
+            self._history.note(at, cost)
+        for watch in self.watches:
+            watch.overhear(arrived, max(0, self._foreign), self._foreign + more, now)
+            watch.credit = max(0, watch.credit - max(0, taken))
+        self._foreign += more
 
     # ─── seeing it, and forks ─────────────────────────────────────────────────────────────
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
-        learnt = {watch.window: watch.learnt for watch in self.watches}
+        learnt = {watch.window: copy(watch.learnt) for watch in self.watches}
         return tuple(window.snapshot(now, learnt.get(window)) for window in self.windows)
 
     def inherit(self, now: int) -> LearningBucket:
@@ -294,7 +292,7 @@ class LearningBucket(Bucket):
             watch.begin_anew()
         heir = super().inherit(now)
         assert isinstance(heir, LearningBucket)
-        self.watches = ()
+        self._learner = Learner()
         heir._unsure = OrderedDict()  # noqa: SLF001 - it is this one's copy
-        heir._settled = heir._taken  # noqa: SLF001
+        heir._settled, heir._foreign = heir._taken, 0  # noqa: SLF001
         return heir

@@ -33,6 +33,9 @@ class Learnt(msgspec.Struct, kw_only=True):
         restore_at: When some of them are used again, in ns of the limiter's clock.
         restore_in: And how much later the next, in ns.
         reported: It tells what remains, in its headers.
+        stated: The limit that it states, where that is more than the user's and the user allows
+            it to be used; 0 otherwise.
+        distrusted_until: Before that nothing of the kind is believed, in ns of the limiter's clock.
     """
 
     __module__ = "fluence_async.limiter"
@@ -48,6 +51,7 @@ class Learnt(msgspec.Struct, kw_only=True):
     restore_at: int = 0
     restore_in: int = 0
     reported: bool = False
+    stated: int = 0
 
 
 class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What a limiter's file holds: its records in, bytes out, and back.
 
     header    what is true of the whole: how many units are in flight, how many entries there are
+    lessons   what was learnt of the server (`lessons.py`); a version that learns nothing leaves it
     passed    by how many grants who waits in the batch lane was passed, and when that last looked
     slots     one for each request in flight: whose, since when, its costs
     tickets   one for each limiter that waits: since when its first caller has, and for what
@@ -32,6 +33,7 @@ __all__ = [
     "ENTRY_SIZE",
     "FILE_SIZE",
     "HEADER_SIZE",
+    "LESSONS_AT",
     "NO_SLOT",
     "NO_TICKET",
     "PASSED",
@@ -75,6 +77,7 @@ _ENTRY_BODY = Struct(_ENTRY.format.replace("I", "", 1))
 _AFTER_CHECKSUM = 4
 
 HEADER_SIZE: Final = _HEADER.size
+LESSONS_AT: Final = 1024  # up to the slots
 SLOT_SIZE: Final = _SLOT.size
 ENTRY_SIZE: Final = _ENTRY.size
 SLOTS_AT: Final = 4096

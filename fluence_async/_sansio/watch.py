@@ -14,15 +14,16 @@ arrivals do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
-from ..meta import RateLimitSnapshot
+import msgspec
+
 from .bucket import Window
 from .counter import ALL_PARTS, CounterGuard, History
 from .learnt import Learnt
 
-__all__ = ["Note", "Watch", "hear"]
+__all__ = ["Watch"]
 
 _DEEPER: Final = 12
 _HEADROOM: Final = 1  # arrivals do not lie quite as far apart as takes do
@@ -32,19 +33,34 @@ class Watch:
     """What is known of one window's server, and what has been sent to it.
 
     Attributes:
-        window: The window.
+        window: The window, as wide as the server states if `generous`, or else as the user says.
+        own: The user's limit.
         learnt: What is known for good.
         counter: What a sliding counter would say.
         credit: How many more the server takes at least, by what it said itself.
-        tat: When all that has arrived would be drained at the limit's pace, in ns.
-        begun: The same of all that was taken, by the times of the takes.
+        begun: When all that was taken would be drained at the limit's pace, in ns.
         gap: Between two units at the limit's pace, in ns.
     """
 
-    __slots__ = ("begun", "counter", "credit", "gap", "learnt", "window")
+    __slots__ = (
+        "_reserve",
+        "begun",
+        "counter",
+        "credit",
+        "gap",
+        "generous",
+        "learnt",
+        "own",
+        "window",
+    )
 
-    def __init__(self, window: Window, learnt: Learnt, history: History) -> None:
+    def __init__(
+        self, window: Window, learnt: Learnt, history: History, *, generous: bool = False
+    ) -> None:
         self.window = window
+        self.generous = generous
+        self.own = window.rate
+        self._reserve = window.reserve
         self.learnt = learnt
         self.counter = CounterGuard(window.hold, history, learnt.alignments)
         self.credit = 0
@@ -63,9 +79,73 @@ class Watch:
         self.learnt.withheld = 0
 
     def narrow(self) -> None:
-        """The window may have another limit now."""
-        self.gap = -(-self.window.hold // self.limit)
-        self.learnt.burst = min(self.learnt.burst, self.limit)
+        """The user may have given the window, as narrow as he said, another limit."""
+        self.own, self._reserve = self.window.rate, self.window.reserve
+        self.resize()
+        self._fit()
+
+    def resize(self, *, stated: bool = True) -> None:
+        """Let the window be as wide as the server states, if that is allowed and is more."""
+        window, own = self.window, self.own
+        rate, reserve = own, self._reserve
+        if stated and self.generous and self.learnt.stated > own.limit:
+            rate = msgspec.structs.replace(own, limit=self.learnt.stated)
+            reserve = reserve * rate.limit // own.limit
+        if rate != window.rate:
+            window.resize(rate, reserve)
+        self.gap = -(-window.hold // rate.limit)
+
+    def _fit(self) -> None:
+        learnt = self.learnt
+        learnt.burst, learnt.proven = min(learnt.burst, self.limit), min(learnt.proven, self.limit)
+
+    def regard(self, stated: int | None, now: int) -> bool:
+        """The server states a limit for this very period; whether that changes the window."""
+        learnt = self.learnt
+        if not self.generous or stated is None or now < learnt.restore_at:
+            return False
+        before = self.limit
+        learnt.stated = stated if stated > self.own.limit else 0
+        self.resize()
+        self._fit()
+        return self.limit != before
+
+    def distrust(self, now: int) -> bool:
+        """It refused: what it states is not believed for a while; whether it was until now."""
+        learnt = self.learnt
+        if not learnt.stated:
+            return False
+        learnt.stated = self.credit = 0
+        self.resize()
+        self._fit()
+        self._restore_later(now)
+        return True
+
+    def forget(self) -> None:
+        """Nothing was sent, as far as is known."""
+        self.begun = self.credit = 0
+        self.window.free -= self.learnt.withheld
+
+    def obey(self, learnt: Learnt) -> None:
+        """Know what others have learnt."""
+        self.window.free += self.learnt.withheld - learnt.withheld
+        self.learnt = learnt
+        self.counter.parts = learnt.alignments
+        self.resize()
+
+    def overhear(
+        self, arrived: Iterable[tuple[int, int]], before: int, flying: int, now: int
+    ) -> None:
+        """Others had so many in flight `before`, which are counted already, and have so many now;
+        these arrived meanwhile. When each was taken is not known: about when it arrived."""
+        for at, cost in arrived:
+            fresh = max(0, cost - before)
+            before = max(0, before - cost)
+            if fresh:
+                self.begun = max(self.begun, at) + fresh * self.gap
+        if flying > before:
+            self.begun = max(self.begun, now)
+        self.begun += (flying - before) * self.gap
 
     def burst_free_at(self, cost: int, now: int) -> int:
         """When the burst allows it: 0 for now."""
@@ -165,11 +245,11 @@ class Watch:
 
     def too_deep(self, depth: int, *, surely: bool) -> bool:
         """Whether the depth of a refused request explains the refusal: it was deeper than
-        anything that was ever accepted; or at least more than half of what is believed."""
+        anything that was ever accepted; or at least more than half as deep as that."""
         learnt = self.learnt
         if surely:
             return depth > learnt.proven
-        return depth > 2 and 2 * depth > learnt.burst + 1
+        return depth > 2 and 2 * depth > learnt.proven + 1
 
     def shrink(self, depth: int, now: int) -> None:
         """A burst of `depth` was refused."""
@@ -191,10 +271,14 @@ class Watch:
         if step > 0:
             learnt.withheld += step
             window.free -= step
+        self._restore_later(now)
+        self.credit = 0
+
+    def _restore_later(self, now: int) -> None:
+        learnt, window = self.learnt, self.window
         often = learnt.restore_in and now < learnt.restore_at + learnt.restore_in
         learnt.restore_in = min(2 * learnt.restore_in, 64 * window.hold) if often else window.hold
         learnt.restore_at = now + learnt.restore_in
-        self.credit = 0
 
     def restore(self, now: int) -> None:
         """Use some more again of what was withheld."""
@@ -203,82 +287,3 @@ class Watch:
         learnt.withheld -= step
         self.window.free += step
         learnt.restore_at = now + learnt.restore_in
-
-
-class Note:
-    """What is known of one request since its take.
-
-    Attributes:
-        taken_at: When that was.
-        depths: How deep it goes, in each window.
-        over: The windows whose counter might refuse it.
-        bounds: What the server had left for us at least, in each window, if we are alone.
-        taken: How many were taken until then, itself included.
-        flying: How many of these were in flight.
-    """
-
-    __slots__ = ("bounds", "depths", "flying", "over", "taken", "taken_at")
-
-    def __init__(
-        self,
-        now: int,
-        watches: Sequence[Watch],
-        over: Sequence[Watch],
-        *,
-        taken: int,
-        flying: int,
-    ) -> None:
-        self.taken_at = now
-        self.depths = [watch.depth(now) for watch in watches]
-        self.over = over
-        self.bounds = [
-            watch.bound(depth, flying, now)
-            for watch, depth in zip(watches, self.depths, strict=True)
-        ]
-        self.taken = taken
-        self.flying = flying
-
-    def is_deep(self, watches: Sequence[Watch]) -> bool:
-        """Whether it goes deeper than anything that was accepted."""
-        pairs = zip(watches, self.depths, strict=True)
-        return any(depth > watch.learnt.proven for watch, depth in pairs)
-
-
-def hear(
-    watches: Sequence[Watch],
-    reports: Iterable[RateLimitSnapshot],
-    note: Note,
-    now: int,
-    *,
-    since: int,
-) -> None:
-    """Take what the server says remains after a request as credit, less what it may have counted
-    `since` then."""
-    for report in reports:
-        number = _meant(watches, report)
-        if number is None or report.remaining is None:
-            continue
-        watch = watches[number]
-        remaining = min(report.remaining, watch.limit)
-        # the units in flight may have come after it, and some were drained while it was on its way
-        slack = note.flying + (now - note.taken_at) // watch.gap
-        watch.hear(remaining, note.depths[number] - slack, now)
-        credit = remaining - since - note.flying + 1
-        foreign = note.bounds[number] - since - remaining
-        if foreign > 0:  # somebody else uses the key: leave it to them
-            watch.concede(foreign, report.reset_s, now)
-            watch.credit = max(0, credit)
-        else:
-            watch.credit = max(watch.credit, credit)
-
-
-def _meant(watches: Sequence[Watch], report: RateLimitSnapshot) -> int | None:
-    """The window that a report is of: by its period, or by its limit; or the only one."""
-    for number, watch in enumerate(watches):
-        rate = watch.window.rate
-        if report.period_s is not None:
-            if report.period_s == rate.period_s:
-                return number
-        elif report.limit == rate.limit:
-            return number
-    return 0 if report.period_s is None and len(watches) == 1 else None

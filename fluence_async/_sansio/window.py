@@ -66,7 +66,7 @@ class Window:
     def in_flight(self) -> int:
         return self.rate.limit - self.free - sum(cost for _, cost in self.returns)
 
-    def narrow(self, rate: RateLimit, reserve: int) -> None:
+    def resize(self, rate: RateLimit, reserve: int) -> None:
         self.free -= self.rate.limit - rate.limit
         self.rate = rate
         self.reserve = reserve

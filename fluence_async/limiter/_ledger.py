@@ -79,6 +79,7 @@ class Ledger:
 
     Attributes:
         header: What holds for the whole, since `refresh`.
+        file: All of it, as bytes.
 
     Raises:
         OSError: The file cannot be had.
@@ -95,7 +96,7 @@ class Ledger:
         self._path = path
         self._wall = wall
         self._open_file = open_file
-        self._file = open_file(path)
+        self.file = open_file(path)
         self._boot = boot_id()
         self.process: Process = this_process()
         self._data: bytes | None = None
@@ -105,15 +106,15 @@ class Ledger:
 
     def lock(self) -> bool:
         """Whether the file is locked."""
-        return self._file.lock()
+        return self.file.lock()
 
     def unlock(self) -> None:
         """Let others have it."""
-        self._file.unlock()
+        self.file.unlock()
 
     def close(self) -> None:
         """Let go of it."""
-        self._file.close()
+        self.file.close()
 
     # ─── the whole ────────────────────────────────────────────────────────────────────────
 
@@ -129,12 +130,12 @@ class Ledger:
         """
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
-            if not self._file.is_at(self._path):
-                self._file.close()
-                self._file = self._open_file(self._path)
-                if not self._file.lock():
+            if not self.file.is_at(self._path):
+                self.file.close()
+                self.file = self._open_file(self._path)
+                if not self.file.lock():
                     raise BlockingIOError
-        data = self._file.read(HEADER_SIZE, 0)
+        data = self.file.read(HEADER_SIZE, 0)
         if data == self._data:
             return False
         self._version += 1
@@ -154,7 +155,7 @@ class Ledger:
 
     def reset(self, now: int) -> None:
         """Begin anew."""
-        self._file.clear(FILE_SIZE)
+        self.file.clear(FILE_SIZE)
         epoch = int.from_bytes(os.urandom(8), "little") | 1
         self.header = Header(epoch, self._boot, 0, now)
         self.commit(now)
@@ -165,7 +166,7 @@ class Ledger:
         header.latest = max(header.latest, now + header.base)
         header.wall = self._wall()
         self._data = header.pack()
-        self._file.write(self._data, 0)
+        self.file.write(self._data, 0)
 
     # ─── requests ─────────────────────────────────────────────────────────────────────────
 
@@ -180,7 +181,7 @@ class Ledger:
             while self._free:
                 number, version = self._free[-1]
                 at = slot_at(number)
-                if version == self._version or self._file.read(SLOT_SIZE, at) == NO_SLOT:
+                if version == self._version or self.file.read(SLOT_SIZE, at) == NO_SLOT:
                     return True
                 self._free.pop()
         return False
@@ -192,7 +193,7 @@ class Ledger:
         slot = Slot(*self.process, now + header.base, costs).pack()
         header.in_flight = list(map(add, header.in_flight, costs))
         self.commit(now)
-        self._file.write(slot, slot_at(number))
+        self.file.write(slot, slot_at(number))
         return Place(header.epoch, number, costs, slot, self._version)
 
     def give_back(self, place: Place, now: int) -> bool:
@@ -217,18 +218,18 @@ class Ledger:
     def _append(self, now: int, arrived: int, used: Sequence[int]) -> bool:
         header = self.header
         if header.head >= RING:
-            data = self._file.read(ENTRY_SIZE, entry_at(header.head))
+            data = self.file.read(ENTRY_SIZE, entry_at(header.head))
             oldest = int.from_bytes(data[8:16], "little", signed=True)
             if oldest + header.keep > now + header.base:
                 return False
         entry = pack_entry(header.epoch, header.head, arrived + header.base, used)
-        self._file.write(entry, entry_at(header.head))
+        self.file.write(entry, entry_at(header.head))
         header.head += 1
         return True
 
     def _stands(self, place: Place) -> bool:
         at = slot_at(place.number)
-        return place.version == self._version or self._file.read(SLOT_SIZE, at) == place.slot
+        return place.version == self._version or self.file.read(SLOT_SIZE, at) == place.slot
 
     def _leave(self, place: Place, now: int, left: Costs) -> Place:
         header = self.header
@@ -238,7 +239,7 @@ class Ledger:
             header.in_flight = list(map(add, header.in_flight, left))
             slot = Slot(*self.process, now + header.base, left).pack()
         self.commit(now)
-        self._file.write(slot, slot_at(place.number))
+        self.file.write(slot, slot_at(place.number))
         if slot is NO_SLOT:
             self._free.append((place.number, self._version))
         return Place(place.epoch, place.number, left, slot, self._version)
@@ -264,7 +265,7 @@ class Ledger:
         header = self.header
         while since < header.head:
             count = min(header.head - since, RING - since % RING, _AT_ONCE)
-            data = self._file.read(count * ENTRY_SIZE, entry_at(since))
+            data = self.file.read(count * ENTRY_SIZE, entry_at(since))
             for arrived, costs in unpack_entries(data, header.epoch, since, count):
                 yield arrived - header.base, costs
             since += count
@@ -291,7 +292,7 @@ class Ledger:
         return found
 
     def _slots(self) -> Iterator[tuple[int, Slot]]:
-        return Slot.unpack_all(self._file.read(SLOTS_SIZE, SLOTS_AT))
+        return Slot.unpack_all(self.file.read(SLOTS_SIZE, SLOTS_AT))
 
     # ─── who waits ────────────────────────────────────────────────────────────────────────
 
@@ -300,21 +301,21 @@ class Ledger:
         count = self.header.tickets
         if not count:
             return []
-        return Ticket.unpack_all(self._file.read(min(count, TICKETS) * TICKETS_SIZE, TICKETS_AT))
+        return Ticket.unpack_all(self.file.read(min(count, TICKETS) * TICKETS_SIZE, TICKETS_AT))
 
     def put_ticket(self, place: int, ticket: Ticket | None, now: int) -> None:
         """Write one, or strike it out."""
-        self._file.write(NO_TICKET if ticket is None else ticket.pack(), ticket_at(place))
+        self.file.write(NO_TICKET if ticket is None else ticket.pack(), ticket_at(place))
         if place >= self.header.tickets:
             self.header.tickets = place + 1
             self.commit(now)
 
     def passed(self) -> tuple[int, int]:
         """By how many grants the batch lane was passed, and when somebody in it last looked."""
-        data = self._file.read(PASSED.size, PASSED_AT)
+        data = self.file.read(PASSED.size, PASSED_AT)
         passed, seen = PASSED.unpack(data.ljust(PASSED.size, b"\0"))
         return min(max(0, passed), _MOST_PASSED), seen
 
     def put_passed(self, passed: int, seen: int) -> None:
         """Write that."""
-        self._file.write(PASSED.pack(passed, seen), PASSED_AT)
+        self.file.write(PASSED.pack(passed, seen), PASSED_AT)

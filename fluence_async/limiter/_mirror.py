@@ -6,14 +6,17 @@ never of less. What this process writes it notes here itself; what others have w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from operator import sub
 
 from .._sansio.bucket import ARRIVED, DONE, HELD, NEVER, SENT, Bucket, Claim
 from .._sansio.claim import the_rest
+from .._sansio.learning import LearningBucket
 from .._sansio.limits_file import DIMENSIONS, RING, Costs
 from .._sansio.rate_limit import RateLimit
+from ..meta import RateLimitSnapshot
+from ._hearsay import Hearsay
 from ._ledger import NOTHING, Ledger, Place
 
 __all__ = ["Mirror"]
@@ -39,6 +42,7 @@ class Mirror:
         self._seen = 0
         self._in_flight: list[int] = []
         self.search_every = _LOOK_AGAIN
+        self._hearsay = Hearsay()
 
     def fit(self, more: Iterable[RateLimit] = ()) -> int:
         """See that all that the windows must remember has room in a file, with more limits too.
@@ -59,7 +63,7 @@ class Mirror:
                 f"limits {bucket}: a file counts {DIMENSIONS} dimensions at most (a model's are "
                 f"its own), and these are {len(dimensions)}; use limiter='memory', or a Redis"
             )
-        longest = max(window.hold for window in windows)
+        longest = self._memory(max(window.hold for window in windows))
         counted = [window for window in windows if window.dimension == "requests"]
         lasting = any(window.hold and not window.on_arrival for window in windows)
         entries = 1 + lasting  # at its arrival, and at its end
@@ -72,6 +76,10 @@ class Mirror:
         self.search_every = min(_LOOK_AGAIN, shortest // 8)
         at_once = any(not window.hold for window in windows)
         return min(self.search_every, _LOOK_AGAIN_AT_ONCE) if at_once else self.search_every
+
+    def _memory(self, hold: int) -> int:
+        """How long what has arrived is needed: a sliding counter counts two periods."""
+        return 2 * hold if self.bucket.learns else hold
 
     def columns(self, costs: Mapping[str, int]) -> Costs:
         """Costs as the file has them."""
@@ -87,7 +95,9 @@ class Mirror:
         if self.epoch != header.epoch:
             self._begin(ledger, now)
         windows = [(each, self._columns[each.dimension]) for each in self.bucket.windows]
+        heard = []
         for arrived, costs in ledger.entries(max(self._seen, header.head - RING)):
+            heard.append((arrived, costs[0]))
             for window, column in windows:
                 if costs[column] and arrived + window.hold > now:
                     window.put(arrived + window.hold, costs[column])
@@ -96,16 +106,23 @@ class Mirror:
             window.free -= header.in_flight[column] - self._in_flight[column]
         blocked = header.blocked - header.base
         self.bucket.blocked_until = max(self.bucket.blocked_until, blocked)
+        if isinstance(self.bucket, LearningBucket):
+            self.bucket.overhear(heard, header.in_flight[0] - self._in_flight[0], now)
+            self._hearsay.read(ledger, self.bucket, now)
         self.note(ledger)
+
+    def tell(self, ledger: Ledger, now: int) -> None:
+        """Write what was learnt."""
+        if isinstance(self.bucket, LearningBucket):
+            self._hearsay.tell(ledger, self.bucket, now)
 
     def _begin(self, ledger: Ledger, now: int) -> None:
         """Prepare to read all of a file; what was known of another one still holds."""
         header = ledger.header
         if self.epoch:
             self.bucket = self.bucket.inherit(now)
-        for window in self.bucket.windows if not self.epoch else ():
-            window.returns.clear()
-            window.free = window.rate.limit
+        else:
+            self.bucket.forget()
         if not header.has_room(window.dimension for window in self.bucket.windows):
             if ledger.is_idle(now):  # of dimensions that nobody counts any more
                 ledger.reset(now)
@@ -114,8 +131,8 @@ class Mirror:
         self._columns = {"requests": 0}
         for window in self.bucket.windows:
             self._columns[window.dimension] = header.column(window.dimension)
-            if window.hold > header.keep:
-                header.keep = window.hold
+            if self._memory(window.hold) > header.keep:
+                header.keep = self._memory(window.hold)
                 header.tail = 0
         ledger.trim(now)
         if before != (header.keep, header.tail, *header.dimensions):
@@ -133,19 +150,33 @@ class Mirror:
         """Take what others will leave who are to go first, if anything."""
         if not ahead:
             return self.bucket.take(claim, now, lane)
-        theirs = [(each, ahead[self._columns[each.dimension]]) for each in self.bucket.windows]
+        bucket = self.bucket
+        theirs = [(each, ahead[self._columns[each.dimension]]) for each in bucket.windows]
         for window, cost in theirs:
             window.free -= cost
+        bucket.ahead = ahead[0]
         try:
-            return self.bucket.take(claim, now, lane)
+            return bucket.take(claim, now, lane)
         finally:
+            bucket.ahead = 0
             for window, cost in theirs:
                 window.free += cost
 
-    def settle(self, claim: Claim, ub: int, ledger: Ledger, now: int) -> None:
-        """Write that it had arrived by `ub`."""
-        if claim.state not in (HELD, SENT):
-            return
+    def settle(
+        self,
+        claim: Claim,
+        ub: int,
+        said: tuple[bool | None, Sequence[RateLimitSnapshot]],
+        ledger: Ledger,
+        now: int,
+    ) -> None:
+        """Write that it had arrived by `ub`; learn from what the server said of it."""
+        if claim.state in (HELD, SENT):
+            self._arrive(claim, ub, ledger, now)
+        if self.bucket.learns and claim.state == ARRIVED and claim.place.epoch == self.epoch:
+            self.bucket.settle(claim, ub, *said)
+
+    def _arrive(self, claim: Claim, ub: int, ledger: Ledger, now: int) -> None:
         place: Place = claim.place
         left = None
         if place.epoch == self.epoch:
@@ -161,6 +192,19 @@ class Mirror:
         self.bucket.settle(claim, ub)
         self.note(ledger)
 
+    def refused(self, claim: Claim, ledger: Ledger, now: int) -> None:
+        """Learn from a refusal; a pause is everybody's."""
+        self.bucket.refused(claim, now)
+        self.block(ledger, now)
+
+    def block(self, ledger: Ledger, now: int) -> None:
+        """Write until when nobody may take."""
+        header = ledger.header
+        blocked = self.bucket.blocked_until + header.base
+        if blocked > max(header.blocked, now + header.base):
+            header.blocked = blocked
+            ledger.commit(now)
+
     def release(
         self,
         claim: Claim,
@@ -173,7 +217,7 @@ class Mirror:
         over = now
         if claim.state == SENT:
             over += unseen
-            self.settle(claim, over, ledger, now)
+            self._arrive(claim, over, ledger, now)
         place: Place = claim.place
         written: object = None
         if place.epoch == self.epoch:
@@ -200,4 +244,7 @@ class Mirror:
                 for window in self.bucket.windows:
                     if cost := place.costs[self._columns[window.dimension]]:
                         window.put(arrived + window.hold, cost)
+                if isinstance(self.bucket, LearningBucket):
+                    requests = place.costs[0]
+                    self.bucket.overhear([(arrived, requests)], -requests, now)
         self.note(ledger)

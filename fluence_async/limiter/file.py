@@ -70,8 +70,6 @@ class FileStore:
         ValueError: It is too small for such limits.
     """
 
-    learns = False
-
     def __init__(
         self,
         path: _Path,
@@ -82,6 +80,7 @@ class FileStore:
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self._path = Path(path)
+        self.learns: bool = bucket.learns
         self._mirror = Mirror(bucket)
         self._unseen = unseen
         self._clock = clock
@@ -133,20 +132,24 @@ class FileStore:
         self,
         claim: Claim,
         ub: int,
-        accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
-        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
+        accepted: bool | None = None,
+        reports: Sequence[RateLimitSnapshot] = (),
     ) -> None:
-        """It had arrived by `ub`."""
+        """It had arrived by `ub`, and the server took it or not."""
         if claim.place is None:
-            self._bucket.settle(claim, ub)
+            self._bucket.settle(claim, ub, accepted, reports)
         elif self._ledger is None:
             claim.state = DONE
-        elif claim.state in (HELD, SENT):
-            self._write(partial(self._mirror.settle, claim, ub))
+        elif claim.state in (HELD, SENT) or (self.learns and claim.state == ARRIVED):
+            self._write(partial(self._mirror.settle, claim, ub, (accepted, reports)))
 
     def refused(self, claim: Claim, now: int) -> bool:
         """The server refused it, for the rate of its requests."""
-        return self._bucket.refused(claim, now)
+        if claim.place is None or not self.learns:
+            return self._bucket.refused(claim, now)
+        if self._ledger is not None:
+            self._write(partial(self._mirror.refused, claim))
+        return False
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
@@ -166,7 +169,7 @@ class FileStore:
         """Let nobody take before `until`."""
         self._bucket.block(until)
         if self._ledger is not None:
-            self._write(self._block)
+            self._write(self._mirror.block)
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
         """Obey these limits too, in this process; ValueError if the file is too small for them."""
@@ -230,13 +233,18 @@ class FileStore:
         self, ledger: Ledger, now: int, do: Callable[..., int] | None, *args: object
     ) -> int:
         try:
-            self._catch_up(ledger, now)
-            return do(ledger, now, *args) if do else 0
+            return self._do(ledger, now, do, *args)
         except Damaged as damage:
             _logger.warning("the limiter's file %s is damaged (%s): begun anew", self._path, damage)
             ledger.reset(now)
-            self._catch_up(ledger, now)
-            return do(ledger, now, *args) if do else 0
+            return self._do(ledger, now, do, *args)
+
+    def _do(self, ledger: Ledger, now: int, do: Callable[..., int] | None, *args: object) -> int:
+        self._catch_up(ledger, now)
+        done = do(ledger, now, *args) if do else 0
+        if self.learns:
+            self._mirror.tell(ledger, now)
+        return done
 
     def _catch_up(self, ledger: Ledger, now: int) -> None:
         """Learn what others have written, then write what is known only here."""
@@ -293,8 +301,3 @@ class FileStore:
                 if not self._pending or self._ledger is None:
                     self._flusher = None
                     return
-
-    def _block(self, ledger: Ledger, now: int) -> None:
-        header = ledger.header
-        header.blocked = max(header.blocked, self._bucket.blocked_until + header.base)
-        ledger.commit(now)

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from anyio import WouldBlock
 
@@ -32,8 +32,20 @@ from .permit import Permit
 __all__ = ["Limiter", "LimiterSnapshot", "Policy"]
 
 _S = 1_000_000_000
-Policy = Literal["any", "any-strict", "window"]
-_POLICIES: Final = ("any", "any-strict", "window")
+Policy = Literal["any", "any-strict", "any-generous", "window"]
+_POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
+
+
+def as_policy(text: str) -> Policy:
+    """The policy of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for policy in _POLICIES:
+        if policy == text:
+            return policy
+    raise ValueError(f"policy={text!r}: one of {', '.join(map(repr, _POLICIES))}")
 
 
 class Limiter(Seen):
@@ -47,8 +59,10 @@ class Limiter(Seen):
             `"any"`: however; the limiter begins slowly and learns, from refusals and headers, how
             deep a burst may be, whether a sliding counter is kept, whether others use the key.
             `"any-strict"`: the same, and nothing is tried that a sliding counter could refuse.
+            `"any-generous"`: as `"any"`, and where the server states a larger limit than yours for
+            the same period, in its headers, that is used, until it states less or refuses.
         path: A file, through which all limiters of this machine with that path count together; it
-            remembers what they sent. With `policy="window"` only.
+            remembers what they sent, and what they learnt.
         strict: Let a unit come back a period after its response's headers, and never earlier: for
             a server that keeps requests waiting before it counts them. Otherwise also after the
             server's kernel has all of the request (`Permit.delivered`), or the headers say for how
@@ -88,19 +102,18 @@ class Limiter(Seen):
         drift: float = 5e-4,
         unseen_s: float = 10.0,
     ) -> None:
-        if policy not in _POLICIES:
-            raise ValueError(f"policy={policy!r}: one of {', '.join(map(repr, _POLICIES))}")
+        as_policy(policy)
         if not 0 <= reserve < 1:
             raise ValueError(f"reserve={reserve!r}: must be a share from 0 up to below 1")
         for name, value in {"margin_s": margin_s, "drift": drift, "unseen_s": unseen_s}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value!r}: must be finite and not negative")
-        if path is not None and policy != "window":
-            raise ValueError(f"policy={policy!r}: what is learnt is not in the file; 'window' only")
         unseen = round(unseen_s * _S)
         make: Callable[..., Bucket] = Bucket
         if policy != "window":
-            make = partial(LearningBucket, strict=policy == "any-strict")
+            make = partial(
+                LearningBucket, strict=policy == "any-strict", generous=policy == "any-generous"
+            )
         margin = round(margin_s * _S)
         found = read_limits(limits)
         self._tariff = Tariff(found)

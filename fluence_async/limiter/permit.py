@@ -104,7 +104,7 @@ class Permit(Claim):
         line = self._line
         if retry_after_s is not None:
             line.change(self._store.block, line.clock() + round(retry_after_s * _S))
-        if for_rate and self.state >= ARRIVED:
+        if for_rate and self.state > FRESH:  # its arrival may still be written
             line.change(self._learn_refusal, line.clock())
 
     def _learn_refusal(self, now: int) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from benchmarks.limits.networks import Way
-from benchmarks.limits.ours import Ours
+from benchmarks.limits.networks import NETWORKS, Way
+from benchmarks.limits.ours import Ours, Several
 from benchmarks.limits.peers import Limits
 from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, SMALL, Scene, broken, long_run, promised
-from benchmarks.limits.servers import SERVERS
+from benchmarks.limits.servers import SERVERS, Server
 from benchmarks.limits.world import S, World, ideal
 from fluence_async._sansio.claim import Claim
 from fluence_async.limiter._early import Early
@@ -22,6 +23,11 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
     """Each one by itself: `python -m benchmarks.limits --seed N`."""
     wrong = {seed: text for seed in range(first, first + 60) if (text := broken(seed))}
     assert not wrong
+
+
+@pytest.mark.parametrize("seed", [6362, 7026, 9013])
+def test_a_burst_that_jitter_made_look_deeper_than_it_was_is_unlearnt(seed: int) -> None:
+    assert not broken(seed)
 
 
 @pytest.mark.parametrize("kind", AS_PROMISED)
@@ -112,6 +118,33 @@ def test_servers_that_count_otherwise_are_learnt(kind: str, headers: bool, most:
     assert len(outcome.refused) <= most
     at_best = ideal(scene.server(), 3000) - ideal(scene.server(), 1000)
     assert at_best / (outcome.accepted[2999] - outcome.accepted[999]) >= 0.96
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("headers", [False, True])
+def test_processes_that_share_a_file_learn_as_one(kind: str, headers: bool, tmp_path: Path) -> None:
+    scene = Scene(kind, "jittered", seed=7, headers=headers)
+    outcome = scene.run(partial(Several, tmp_path), 400)
+    assert outcome.busiest(60) <= 100
+    assert len(outcome.refused) <= (0 if kind in AS_PROMISED else 2 if headers else 16)
+    if kind in AS_PROMISED:
+        assert promised(DOCUMENTED, 400) / outcome.makespan >= 0.95
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_that_states_more_than_the_limits_is_used_where_that_is_allowed(kind: str) -> None:
+    more = [(3 * limit, period) for limit, period in DOCUMENTED]
+    makespans = {}
+    for policy in ("any", "any-generous"):
+        rules = [SERVERS[kind](limit, period, 0.4) for limit, period in more]
+        server = Server(rules, headers=True, retry_after=True)
+        outcome = World(Ours(DOCUMENTED, policy), server, NETWORKS["jittered"], seed=3).run(900)
+        assert len(outcome.refused) <= (0 if kind in AS_PROMISED else 2)
+        assert outcome.busiest(60) <= (300 if policy == "any-generous" else 100)
+        makespans[policy] = outcome.makespan
+    if kind in AS_PROMISED:
+        assert makespans["any-generous"] < 1.05 * promised(more, 900)
+    assert makespans["any-generous"] < makespans["any"]
 
 
 def test_a_seed_says_all() -> None:

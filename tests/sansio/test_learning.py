@@ -92,6 +92,26 @@ def test_a_salvo_of_refusals_teaches_one_smaller_burst() -> None:
     assert after.retry_burst_at > 60 * S
 
 
+def test_a_refusal_as_deep_as_what_was_ever_taken_teaches_a_smaller_burst_and_no_lower_limit() -> (
+    None
+):
+    of = bucket("100/minute")
+    now = 0
+    while learnt(of).proven < 4:
+        answer(of, all_that_go(of, now), now)
+        now += 10 * S
+    before = learnt(of)
+    depth = before.proven
+    assert before.burst > depth
+    claims = [Claim(ONE) for _ in range(depth)]
+    for claim in claims:
+        assert of.take(claim, now) == 0
+        of.sent(claim)
+    refuse(of, claims[-1:], now)
+    assert learnt(of).withheld == 0
+    assert learnt(of).burst < depth
+
+
 def test_refused_from_the_first_request_on_it_learns_nothing_and_waits_longer_and_longer() -> None:
     of = bucket("100/minute")
     now, waits = 0, []
@@ -157,6 +177,92 @@ def test_a_report_of_no_window_of_ours_says_nothing(limit: int | None) -> None:
     answer(of, claims, 1, reports=[RateLimitSnapshot(limit=limit, remaining=5)])
     assert not learnt(of).reported
     assert not learnt(of, 1).reported
+
+
+# ─── more than the user's limits ───
+
+
+def stating(limit: int, remaining: int, period_s: float | None = 60.0) -> list[RateLimitSnapshot]:
+    return [RateLimitSnapshot(limit=limit, remaining=remaining, period_s=period_s)]
+
+
+def generous() -> LearningBucket:
+    of = bucket("100/minute", "1000/hour", generous=True, reserve=0)
+    answer(of, all_that_go(of, 0), 1, reports=stating(300, 299))
+    return of
+
+
+def widths(of: LearningBucket) -> list[int]:
+    return [window.limit.limit for window in of.snapshot(1)]
+
+
+def test_a_larger_limit_that_the_server_states_is_used_if_the_user_allows_it() -> None:
+    of = generous()
+    assert widths(of) == [300, 1000]
+    assert learnt(of).stated == 300
+    assert of.snapshot(1)[0].left == 299
+    for now in range(2, 20):
+        answer(of, all_that_go(of, now), now)
+    assert of.snapshot(20)[0].left < 200
+    assert of.snapshot(20)[0].left >= 0
+
+
+@pytest.mark.parametrize("period_s", [None, 1.0, 86400.0])
+def test_a_limit_of_another_period_or_of_none_widens_nothing(period_s: float | None) -> None:
+    for limits in (["100/minute", "1000/hour"], ["100/minute"]):
+        of = bucket(*limits, generous=True)
+        answer(of, all_that_go(of, 0), 1, reports=stating(300, 299, period_s))
+        assert widths(of) == [100, 1000][: len(limits)]
+
+
+def test_by_default_the_given_limits_hold_whatever_is_stated() -> None:
+    of = bucket("100/minute", "1000/hour")
+    answer(of, all_that_go(of, 0), 1, reports=stating(300, 299))
+    assert widths(of) == [100, 1000]
+    assert learnt(of).stated == 0
+    assert len(all_that_go(of, 2)) <= 99
+
+
+@pytest.mark.parametrize(("stated", "width"), [(200, 200), (100, 100), (60, 100), (1, 100)])
+def test_it_is_as_narrow_again_as_the_server_states_and_no_narrower(
+    stated: int, width: int
+) -> None:
+    of = generous()
+    (claim, *others) = all_that_go(of, 2)
+    answer(of, [claim], 3, reports=stating(stated, 0))
+    assert widths(of) == [width, 1000]
+    free = of.snapshot(3)[0].left
+    assert free == max(0, width - 2 - len(others))
+    answer(of, others, 4)
+    assert of.snapshot(70 * S)[0].left == width
+
+
+def test_who_refuses_is_not_believed_for_a_period_and_then_for_two() -> None:
+    of = generous()
+    watch, now = of.watches[0], 2
+    for periods in (1, 2):
+        claim = Claim(ONE)
+        assert of.take(claim, now) == 0
+        of.sent(claim)
+        refuse(of, [claim], now)
+        assert widths(of) == [100, 1000]
+        assert learnt(of).stated == 0
+        assert learnt(of).burst > 1, "that was the lesson, and no other"
+        until = now + periods * watch.window.hold
+        assert not watch.regard(300, until - 1)
+        assert watch.regard(300, until)
+        now = until + 1
+
+
+def test_a_session_with_smaller_limits_still_counts() -> None:
+    of = generous()
+    of.tighten([RateLimit("200/minute")], 2)
+    assert of.watches[0].own == RateLimit("100/minute")
+    of.tighten([RateLimit("50/minute")], 2)
+    answer(of, all_that_go(of, 3 * S), 3 * S, reports=stating(30, 29))
+    assert widths(of) == [50, 1000]
+    answer(of, all_that_go(of, 70 * S)[:1], 70 * S, reports=stating(300, 299))
+    assert widths(of) == [300, 1000]
 
 
 # ─── the counter ──────────────────────────────────────────────────────────────────────────

@@ -687,11 +687,6 @@ def test_a_file_that_is_deleted_is_begun_anew_and_nobody_forgets(path: Path, tim
     assert free(store(path, time_), time_) == [9, 19]
 
 
-def test_what_learns_has_no_file(path: Path) -> None:
-    with pytest.raises(ValueError, match="policy='any'"):
-        Limiter(path=path, policy="any")
-
-
 def test_more_than_a_file_remembers_is_refused(path: Path, time_: Time) -> None:
     with pytest.raises(ValueError, match="more requests in the longest period"):
         store(path, time_, "1000000/day")

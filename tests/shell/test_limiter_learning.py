@@ -7,7 +7,7 @@ import pytest
 
 from fluence_async import Limiter
 from fluence_async.meta import RateLimitSnapshot
-from tests.shell.limiting import after, virtual
+from tests.shell.limiting import after, store, virtual  # noqa: F401
 from tests.virtual import anyio_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio

@@ -6,17 +6,23 @@
 --         A permit's name ends with its costs, '|tokens=500|requests=1'; one request if it has none
 --       2 tickets: who waits, in order   3 seen: until when a ticket holds   4 state: epoch, clock,
 --         blocked, turn, passed (by how many grants batch was), lately (until when batch that was
---         just served counts as waiting: it may ask again)
+--         just served counts as waiting: it may ask again); what was learnt of the server, and how
+--         often that changed; and for each window when all that was taken would be drained, at its
+--         pace and at a slower one
 -- ARGV  1 me   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
---       5 the permit's name   6 of how many grants one is batch's   7 the number of windows, then
---       limit, hold (µs; 0 for what only counts while it is in flight: calls at once), reserve,
---       dimension; then what happened: 'put' name age | 'drop' name | 'hold' name | 'block' µs |
---       'leave'
--- Returns {verdict, wait (µs), epoch, used of each window …}; the verdict is 'taken', 'wait',
--- 'noted' (nothing was asked for) or 'lost' (this Redis has forgotten what I know: tell it all).
+--       5 the permit's name   6 how often the lessons had changed that I know; '' if I learn nothing
+--       7 of how many grants one is batch's   8 the number of windows, then limit, hold (µs; 0 for
+--       what only counts while it is in flight: calls at once), reserve, dimension, and of those
+--       who learn a gap (µs) and a burst that is allowed at it, the same of a pace that a sliding
+--       counter bears, or 0 each; then what happened: 'put' name age | 'drop' name | 'hold' name |
+--       'block' µs | 'learn' how often they had changed before, lessons | 'leave'
+-- Returns {verdict, wait (µs), epoch, now (µs), how often the lessons changed, what they are if that
+-- is news ('=' if these are mine), how many are in flight, used of each window …, how deep the
+-- request goes in each …}; the verdict is 'taken', 'wait', 'noted' (nothing was asked for), 'learn'
+-- (take in the lessons, then ask again) or 'lost' (this Redis has forgotten what I know: tell it all).
 local units, tickets, seen, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, known, lease, lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local every = tonumber(ARGV[6])
+local learns, every = ARGV[6] ~= '', tonumber(ARGV[7])
 
 local function at(text) return string.format('%.0f', text) end
 
@@ -26,19 +32,33 @@ now = math.max(now, tonumber(redis.call('HGET', state, 'clock') or '0'))
 redis.call('HSET', state, 'clock', at(now))
 
 local windows, longest, shortest = {}, 0, math.huge
-local argument = 8
-for number = 1, tonumber(ARGV[7]) do
+local argument = 9
+for number = 1, tonumber(ARGV[8]) do
   local window = {
     limit = tonumber(ARGV[argument]),
     hold = tonumber(ARGV[argument + 1]),
     reserve = tonumber(ARGV[argument + 2]),
     dimension = ARGV[argument + 3],
+    paces = {},
   }
+  for place = argument + 4, argument + 6, 2 do
+    if ARGV[place] ~= '0' then
+      local name = 'drained:' .. ARGV[argument + 1] .. ':' .. ARGV[place]
+      local pace = {
+        name = name,
+        gap = tonumber(ARGV[place]),
+        burst = tonumber(ARGV[place + 1]),
+        at = tonumber(redis.call('HGET', state, name) or '0'),
+      }
+      table.insert(window.paces, pace)
+    end
+  end
   windows[number] = window
   longest = math.max(longest, window.hold)
   if window.hold > 0 then shortest = math.min(shortest, window.hold) end
-  argument = argument + 4
+  argument = argument + 8
 end
+local keep = learns and 2 * longest or longest
 
 local blocked = tonumber(redis.call('HGET', state, 'blocked') or '0')
 local function block(until_)
@@ -52,6 +72,9 @@ if not epoch then
   redis.call('HSET', state, 'epoch', epoch)
   if known ~= '' then block(now + shortest) end
 end
+
+local lessons, told = redis.call('HGET', state, 'lessons') or '', false
+local changed = redis.call('HGET', state, 'changed') or '0'
 
 local function leave(who)
   redis.call('ZREM', tickets, who)
@@ -72,13 +95,19 @@ while argument <= #ARGV do
   elseif what == 'block' then
     block(now + tonumber(ARGV[argument + 1]))
     argument = argument + 2
+  elseif what == 'learn' then
+    if ARGV[argument + 1] == changed then
+      redis.call('HSET', state, 'lessons', ARGV[argument + 2])
+      changed, told = tostring(redis.call('HINCRBY', state, 'changed', 1)), true
+    end
+    argument = argument + 3
   else
     leave(me)
     argument = argument + 1
   end
 end
 
-redis.call('ZREMRANGEBYSCORE', units, '-inf', at(now - longest))
+redis.call('ZREMRANGEBYSCORE', units, '-inf', at(now - keep))
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', '(' .. at(now))) do leave(gone) end
 
 local function cost(permit, dimension)
@@ -87,14 +116,20 @@ local function cost(permit, dimension)
 end
 
 local out = redis.call('ZRANGE', units, 0, -1, 'WITHSCORES')
-local used = {}
+local used, flying = {}, 0
 for number, window in ipairs(windows) do
-  used[number] = 0
+  used[number], window.known = 0, 0
   for place = 1, #out, 2 do
-    if tonumber(out[place + 1]) > now - window.hold then
-      used[number] = used[number] + cost(out[place], window.dimension)
+    local arrived = tonumber(out[place + 1])
+    if arrived > now - 2 * window.hold then
+      local units_ = cost(out[place], window.dimension)
+      window.known = window.known + units_
+      if arrived > now - window.hold then used[number] = used[number] + units_ end
     end
   end
+end
+for place = 2, #out, 2 do
+  if tonumber(out[place]) > now then flying = flying + 1 end
 end
 
 -- When so many units more than now are free in a window; what is in flight tells nothing yet, and
@@ -113,6 +148,17 @@ local function returns(window, missing)
   return now + window.hold
 end
 
+-- When the server has drained enough of a burst; of one that no sliding counter could mind, ask not.
+local function drained(window, need)
+  local wake = 0
+  for number, pace in ipairs(window.paces) do
+    if pace.at > now and (number == 1 or window.known + need > window.limit) then
+      wake = math.max(wake, pace.at + (need - pace.burst) * pace.gap)
+    end
+  end
+  return wake
+end
+
 local function wait_for(ahead, freely)
   local wake = 0
   for number, window in ipairs(windows) do
@@ -124,14 +170,19 @@ local function wait_for(ahead, freely)
       end
       local missing = used[number] + need - window.limit
       if missing > 0 then wake = math.max(wake, returns(window, missing)) end
+      if window.paces[1] then
+        wake = math.max(wake, drained(window, cost(ARGV[5], window.dimension) + ahead))
+      end
     end
   end
   return math.max(wake, blocked)
 end
 
-local verdict, wait = 'noted', 0
+local verdict, wait, depths = 'noted', 0, {}
 if known ~= '' and known ~= epoch then
   verdict = 'lost'
+elseif lane ~= '' and learns and ARGV[6] ~= changed and not told then
+  verdict = 'learn'
 elseif lane ~= '' then
   local lately = tonumber(redis.call('HGET', state, 'lately') or '0')
   local batch_waits = lately > now or redis.call('ZCOUNT', tickets, '0', '+inf') > 0
@@ -164,7 +215,13 @@ elseif lane ~= '' then
     end
     redis.call('HSET', state, 'passed', at(passed))
     for number, window in ipairs(windows) do
-      used[number] = used[number] + cost(ARGV[5], window.dimension)
+      local units_ = cost(ARGV[5], window.dimension)
+      used[number] = used[number] + units_
+      for place, pace in ipairs(window.paces) do
+        pace.at = math.max(pace.at, now) + units_ * pace.gap
+        redis.call('HSET', state, pace.name, at(pace.at))
+        if place == 1 then depths[number] = math.ceil((pace.at - now) / pace.gap) end
+      end
     end
   else
     -- Who is ahead may give up, and batch be owed a turn: nobody sleeps long beyond the time at
@@ -176,8 +233,12 @@ elseif lane ~= '' then
 end
 
 for _, key in ipairs(KEYS) do
-  redis.call('PEXPIRE', key, math.ceil((longest + lease) / 1000) + 60000)
+  redis.call('PEXPIRE', key, math.ceil((keep + lease) / 1000) + 60000)
 end
-local reply = {verdict, at(wait), epoch}
-for number = 1, #used do reply[3 + number] = used[number] end
+if lessons ~= '' or told then redis.call('PEXPIRE', state, 30 * 86400000) end
+local news = told and '=' or ARGV[6] ~= changed and lessons or ''
+local reply = {verdict, at(wait), epoch, at(now), changed, news, flying}
+for number = 1, #used do
+  reply[7 + number], reply[7 + #used + number] = used[number], depths[number] or 0
+end
 return reply

@@ -18,7 +18,8 @@ from ..._sansio.bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim, WindowS
 from ..._sansio.rate_limit import RateLimit
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
-from ._units import Ask, Carrier, News, Terms, Unit, Units, in_numbers, in_words
+from ._pupil import Pupil
+from ._units import Ask, Carrier, News, Reply, Terms, Unit, Units, in_words
 
 __all__ = ["RedisStore"]
 
@@ -32,7 +33,6 @@ RENEWED = 10 * _S
 class RedisStore:
     """See `limiter._store.Store`; all of it under the line's lock, the courier's work apart."""
 
-    learns: bool = False
     stale_after: int = NEVER
 
     def __init__(
@@ -47,12 +47,14 @@ class RedisStore:
         self._start = start
         self._limits = tuple(limits)
         self._model = terms.bucket(self._limits)  # checks, names and holds; no units
+        self._pupil = Pupil(self._model.windows, terms.policy)
+        self.learns: bool = self._pupil.learns
         self._units = Units()
         self.me = self._units.me
         self._epoch = ""
         self._used = [0 for _ in self._model.windows]
         self.news: list[News] = []
-        self._hand: tuple[Ask, Unit] | None = None
+        self._hand: tuple[Ask, Unit, Reply] | None = None
         self.wanted: Ask | None = None
         self._wake = 0
         self._asked: Ask | None = None  # of what that was said
@@ -74,11 +76,12 @@ class RedisStore:
             return self.blocked_until
         ask = lane, claim.costs
         if self._hand is not None:
-            (its_lane, its_costs), unit = self._hand
+            (its_lane, its_costs), unit, reply = self._hand
             self._hand = None
             if its_lane >= lane and its_costs == claim.costs:
                 self._units.hold(claim, unit)
                 claim.state = HELD
+                self._pupil.note(claim, reply, self._model.windows, now)
                 return 0
             self._drop(unit)
         self.wanted = ask
@@ -126,12 +129,15 @@ class RedisStore:
         self,
         claim: Claim,
         ub: int,
-        accepted: bool | None = None,  # noqa: ARG002 - nothing is learnt here
-        reports: Sequence[RateLimitSnapshot] = (),  # noqa: ARG002 - as above
+        accepted: bool | None = None,
+        reports: Sequence[RateLimitSnapshot] = (),
     ) -> None:
-        """It had arrived by `ub`."""
+        """It had arrived by `ub`, and the server took it or not."""
         if claim.state in (HELD, SENT):
             self._tell(*self._units.arrive(claim, ub))
+        if accepted is not None and claim.state == ARRIVED:
+            self._pupil.settled(claim, ub, accepted, reports)
+            self._teach()
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
@@ -143,8 +149,18 @@ class RedisStore:
             self._tell(*self._units.end(claim, now, costs, answered=answered))
 
     def refused(self, claim: Claim, now: int) -> bool:
-        """The server refused it, for the rate of its requests."""
-        return self._model.refused(claim, now)
+        """Learn from it; all pause, if nothing explains it."""
+        if not self.learns:
+            return self._model.refused(claim, now)
+        until = self._pupil.refused(claim, now) if claim.state >= ARRIVED else 0
+        if until:
+            self.block(until)
+        self._teach()
+        return until > 0
+
+    def _teach(self) -> None:
+        if self._pupil.has_news:
+            self._call_courier()
 
     def block(self, until: int) -> None:
         """Let nobody take before `until`: everybody, once the others hear of it."""
@@ -155,23 +171,17 @@ class RedisStore:
 
     def tighten(self, limits: Iterable[RateLimit], now: int) -> None:
         """Obey these limits too."""
+        self._pupil.narrow()
         self._model.tighten(limits, now)
+        self._pupil.watch(self._model.windows)
         self._limits = tuple(window.rate for window in self._model.windows)
         self._used += [0] * (len(self._limits) - len(self._used))
         self._share = None
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """As of Redis's last word."""
-        wait = max(0, self._wake - now) / _S
-        return tuple(
-            WindowSnapshot(
-                limit=window.rate,
-                used=used,
-                left=max(0, window.rate.limit - used),
-                next_free_s=wait if used >= window.rate.limit else 0.0,
-            )
-            for window, used in zip(self._model.windows, self._used, strict=True)
-        )
+        wait_s = max(0, self._wake - now) / _S
+        return self._pupil.snapshot(self._model.windows, self._used, wait_s)
 
     def inherit(self, now: int) -> RedisStore:  # noqa: ARG002 - units tell no time here
         """What is in flight here stays the parent's to tell of."""
@@ -191,24 +201,28 @@ class RedisStore:
         ask, news, self.news = self.wanted, self.news, []
         unit = None if ask is None else self._units.new(ask[1])
         lane, name = ("", "") if ask is None or unit is None else (str(ask[0]), unit.name)
+        self._pupil.think(now)
+        news += self._pupil.news()
         arguments = [self.me, self._epoch, str(_LEASE // _US), lane, name]
-        return [*arguments, *in_numbers(self._model), *in_words(news, now)], unit
+        arguments += self._pupil.terms(self._model.windows, now)
+        return [*arguments, *in_words(news, now)], unit
 
-    def answered(self, reply: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
+    def answered(self, words: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
         """Take in what the script said; the line pumps next."""
-        verdict, wait, epoch, *used = reply
+        reply = Reply.read(words)
         self.down_since, self._share = 0, None
-        for place, number in enumerate(used):
-            self._used[place] = int(number)
-        lost, self._epoch = verdict == "lost", epoch
+        self._used[: len(reply.used)] = reply.used
+        lost, self._epoch = reply.verdict == "lost", reply.epoch
         if lost:
             self.news += self._units.all()
+        self._pupil.heard(reply, self._model.windows, now)
         self._wake = 0
-        if verdict == "wait":
-            self._wake, self._asked = now + int(wait) * _US, ask
-        if ask is not None and unit is not None and verdict == "taken":
+        if reply.verdict == "wait":
+            wait = min(reply.wait, _S) if self._pupil.in_doubt else reply.wait
+            self._wake, self._asked = now + wait, ask
+        if ask is not None and unit is not None and reply.verdict == "taken":
             self._units.keep(unit, now - self._longest)
-            self._hand, self.wanted = (ask, unit), None
+            self._hand, self.wanted = (ask, unit, reply), None
 
     def unclaimed(self) -> None:
         """The line has pumped: who wanted the unit in hand has gone."""
@@ -241,7 +255,7 @@ class RedisStore:
     @property
     def busy(self) -> bool:
         """Whether there is anything to tell or to ask."""
-        return bool(self.news) or self.wanted is not None
+        return self._has_news or self.wanted is not None
 
     @property
     def in_flight(self) -> bool:
@@ -250,7 +264,7 @@ class RedisStore:
 
     def patience(self, now: int, idle: int) -> int:
         """How long there is nothing to do, in ns, if nothing happens; at most `idle` for ever."""
-        if self.news or (self.wanted is not None and self._wake <= now):
+        if self._has_news or (self.wanted is not None and self._wake <= now):
             return 0
         until = self._wake if self.wanted is not None else now + idle
         if self.in_flight:
@@ -260,8 +274,13 @@ class RedisStore:
     # ─── news ─────────────────────────────────────────────────────────────────────────────
 
     @property
+    def _has_news(self) -> bool:
+        return bool(self.news) or self._pupil.has_news
+
+    @property
     def _longest(self) -> int:
-        return max(window.hold for window in self._model.windows)
+        longest = max(window.hold for window in self._model.windows)
+        return 2 * longest if self.learns else longest
 
     def _drop(self, unit: Unit) -> None:
         self._tell(self._units.drop(unit))
@@ -279,7 +298,7 @@ class RedisStore:
         """Whether the courier may end: there is nothing to do but what a next one would be told.
         After that it hears of nothing any more."""
         self.unclaimed()
-        if self.wanted is not None or (self.news and not self.down_since):
+        if self.wanted is not None or (self._has_news and not self.down_since):
             return False
         self.gone(courier)
         return True

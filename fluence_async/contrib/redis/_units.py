@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from ..._sansio.bucket import ARRIVED, DONE, Bucket, Claim
 from ..._sansio.claim import counts_at_once, the_rest
-from ..._sansio.lanes import EVERY
 from ..._sansio.rate_limit import RateLimit
+from ...limiter.limiter import Policy
 
 __all__ = [
     "KEYS",
     "Ask",
     "Carrier",
     "News",
+    "Reply",
     "Terms",
     "Unit",
     "Units",
     "costs_of",
-    "in_numbers",
     "in_words",
 ]
 
@@ -39,6 +39,30 @@ News: TypeAlias = tuple[str | int, ...]
 
 Ask: TypeAlias = tuple[int, Mapping[str, int]]
 """A lane and costs."""
+
+
+class Reply(NamedTuple):
+    """What the script said; times in ns."""
+
+    verdict: str
+    wait: int
+    epoch: str
+    now: int
+    changed: str
+    lessons: str
+    flying: int
+    used: list[int]
+    depths: list[int]
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> Reply:
+        """From its words."""
+        verdict, wait, epoch, now, changed, lessons, flying, *rest = words
+        numbers = [int(word) for word in rest]
+        half = len(numbers) // 2
+        used, depths = numbers[:half], numbers[half:]
+        times = int(wait) * _US, int(now) * _US
+        return cls(verdict, times[0], epoch, times[1], changed, lessons, int(flying), used, depths)
 
 
 class Carrier(Protocol):
@@ -59,6 +83,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     drift: float
     unseen: int
     clients: int
+    policy: Policy
 
     def bucket(self, limits: Iterable[RateLimit]) -> Bucket:
         """The same in memory."""
@@ -129,7 +154,8 @@ class Units:
             self._sweep_at = 2 * len(self._kept) + 64
 
     def hold(self, claim: Claim, unit: Unit) -> None:
-        """It is this claim's."""
+        """It is this claim's, of which nothing else is known."""
+        claim.note = claim.accepted = None
         self._held[id(claim)] = unit
 
     def drop(self, unit: Unit) -> News:
@@ -223,14 +249,6 @@ class Units:
             ("put", unit.name, unit.arrived) for unit in self.kept if unit.arrived
         ]
         return arrived + self.leases()
-
-
-def in_numbers(bucket: Bucket) -> Iterable[str]:
-    """What the script is told of the rules: of how many grants one is batch's, and the windows."""
-    yield from (str(EVERY), str(len(bucket.windows)))
-    for window in bucket.windows:
-        terms = window.rate.limit, window.hold // _US, window.reserve, window.dimension
-        yield from map(str, terms)
 
 
 def in_words(news: Iterable[News], now: int) -> Iterable[str]:

@@ -16,6 +16,7 @@ import msgspec
 
 from ..._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ...limiter import Limiter, LimiterSnapshot
+from ...limiter.limiter import Policy, as_policy
 from ._address import check_address
 from ._courier import Courier
 from ._look import RedisLook
@@ -38,6 +39,8 @@ class RedisLimiter(Limiter):
         url: `redis://host:port/db`, or `rediss://…`.
         name: What the units are called there; `limiter_name(api_key, origin)` for a key's.
         limits: As of `Limiter`.
+        policy: As of `Limiter`. What one process learns holds for all. With any but `"window"`, no
+            sliding counter is tried: of a limit that is used up for long, 97 % are used.
         when_down: What to do without Redis: keep to a `share` of the limits, or `wait` for it.
         clients: How many processes share the limits; each one's share without Redis.
         strict: As of `Limiter`.
@@ -61,6 +64,7 @@ class RedisLimiter(Limiter):
         name: str,
         limits: str | RateLimit | Iterable[str | RateLimit] = DOCUMENTED_LIMITS,
         *,
+        policy: Policy = "window",
         when_down: WhenDown = "share",
         clients: int = 4,
         strict: bool = False,
@@ -90,6 +94,7 @@ class RedisLimiter(Limiter):
             drift=drift,
             unseen=round(unseen_s * _S),
             clients=clients if when_down == "share" else 0,
+            policy=as_policy(policy),
         )
         store = RedisStore(terms, read_limits(limits), self._line, Courier.start)
         self._line.store = store

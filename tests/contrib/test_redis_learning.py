@@ -1,0 +1,218 @@
+"""What processes learn through a Redis: a real one, in simulated time and in real time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from benchmarks.limits.networks import NETWORKS
+from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, promised
+from benchmarks.limits.servers import SERVERS, Server
+from benchmarks.limits.world import World, ideal
+from fluence_async import LimitWaitError
+from fluence_async.limiter import Learnt, Limiter
+from fluence_async.meta import RateLimitSnapshot
+from tests.contrib.redis_server import WHY_NOT, RedisServer
+
+pytest.importorskip("coredis", reason="coredis is not installed")
+
+from fluence_async.contrib.redis import RedisLimiter
+from tests.contrib.simulated_redis import InRedis, Wire
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT),
+]
+
+STATE = "fluence:{n}:state"
+
+
+@pytest.fixture(scope="module")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    shared_redis.say("FLUSHALL")
+    return shared_redis
+
+
+@pytest.fixture
+def wire(redis: RedisServer) -> Iterator[Wire]:
+    wire = Wire(redis)
+    yield wire
+    wire.close()
+
+
+# ─── in simulated time ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("headers", "processes"), [(False, 3), (True, 1)])
+@pytest.mark.parametrize("kind", SERVERS)
+def test_any_server_is_learnt(kind: str, headers: bool, processes: int, wire: Wire) -> None:
+    scene = Scene(kind, "jittered", seed=7, headers=headers)
+    outcome = scene.run(partial(InRedis, wire, processes=processes), 250)
+    assert outcome.busiest(60) <= 100
+    learns_by_refusals = kind in ("small bucket", "GCRA") and not headers
+    assert len(outcome.refused) <= (20 if learns_by_refusals else 0)
+    if kind in AS_PROMISED:
+        assert promised(DOCUMENTED, 250) / outcome.makespan >= 0.7  # a pace, and no burst
+    else:
+        at_best = ideal(scene.server(), 250) - ideal(scene.server(), 125)
+        assert at_best / (outcome.accepted[249] - outcome.accepted[124]) >= 0.96
+
+
+def test_a_larger_limit_that_the_server_states_is_used_where_that_is_allowed(wire: Wire) -> None:
+    more = [SERVERS["sliding log"](4 * limit, period, 0.4) for limit, period in DOCUMENTED]
+    sender = InRedis(wire, DOCUMENTED, "any-generous", processes=2)
+    server = Server(more, headers=True)
+    outcome = World(sender, server, NETWORKS["jittered"], seed=3).run(380)
+    assert not outcome.refused
+    assert outcome.makespan < 60
+    learnt = [window.learnt for window in sender.stores[0].snapshot(0)]
+    assert [each.stated for each in learnt if each] == [400, 4000]
+
+
+# ─── in real time ─────────────────────────────────────────────────────────────────────────
+
+
+def limiter_of(redis: RedisServer, *limits: str, policy: str = "any") -> RedisLimiter:
+    return RedisLimiter(redis.url, "n", limits or ["100/minute"], reserve=0, policy=policy)  # type: ignore[arg-type]
+
+
+async def call(limiter: Limiter, *reports: RateLimitSnapshot, refused: float | None = None) -> None:
+    with anyio.fail_after(10):
+        permit = await limiter.acquire()
+    permit.sent()
+    if refused is None:
+        permit.settle(reports=reports)
+    else:
+        permit.refused(refused)
+    permit.release()
+
+
+def learnt(limiter: Limiter) -> Learnt:
+    found = limiter.snapshot().windows[0].learnt
+    assert found is not None
+    return found
+
+
+async def until_told(redis: RedisServer, changes: int = 1) -> None:
+    with anyio.fail_after(10):
+        while not (said := redis.say("HGET", STATE, "changed")).isdigit() or int(said) < changes:
+            await anyio.sleep(0.005)
+
+
+SMALL = RateLimitSnapshot(limit=100, remaining=9)
+
+
+async def test_what_one_learns_the_others_know_before_they_send(redis: RedisServer) -> None:
+    one, other = limiter_of(redis), limiter_of(redis)
+    await call(one, SMALL)
+    await until_told(redis)
+    permit = await other.acquire()
+    assert learnt(other) == learnt(one)
+    assert learnt(other).reported
+    assert learnt(other).burst == 9
+    permit.release()
+
+
+async def test_what_a_killed_process_had_learnt_is_known_to_the_next(redis: RedisServer) -> None:
+    source = (
+        "import anyio, os, sys\n"
+        "from fluence_async.contrib.redis import RedisLimiter\n"
+        "from fluence_async.meta import RateLimitSnapshot\n"
+        "async def main():\n"
+        "    one = RedisLimiter(sys.argv[1], 'n', ['100/minute'], reserve=0, policy='any')\n"
+        "    permit = await one.acquire()\n"
+        "    permit.sent()\n"
+        "    permit.settle(reports=[RateLimitSnapshot(limit=100, remaining=9)])\n"
+        "    await anyio.sleep_forever()\n"
+        "anyio.run(main)\n"
+    )
+    command = [sys.executable, "-c", source, redis.url]
+    async with await anyio.open_process(command, cwd=Path(__file__).parents[2]) as process:
+        await until_told(redis)
+        process.kill()
+    other = limiter_of(redis)
+    await call(other)
+    assert learnt(other).burst == 9
+
+
+async def test_a_redis_that_has_forgotten_is_told_again(redis: RedisServer) -> None:
+    one, other = limiter_of(redis, "100/second"), limiter_of(redis, "100/second")
+    await call(one, SMALL)
+    await until_told(redis)
+    redis.say("FLUSHALL")
+    await call(one)
+    await until_told(redis)
+    await call(other)
+    assert learnt(other).reported
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "{",
+        "[]",
+        '{"windows": 5}',
+        '{"windows": {"100/minute": {"burst": -1}}}',
+        '{"windows": {"100/minute": {"burst": 10000000}}}',
+        '{"windows": {"100/minute": {"withheld": 100}}}',
+        '{"taught_at": 9e30}',
+        '{"taught_at": 4611686018427387904, "pause": 4611686018427387904}',
+    ],
+)
+async def test_lessons_that_cannot_be_are_forgotten(nonsense: str, redis: RedisServer) -> None:
+    redis.say("HSET", STATE, "lessons", nonsense, "changed", "7", "epoch", "e")
+    one, other = limiter_of(redis), limiter_of(redis)
+    await call(one)
+    assert learnt(one).withheld == 0
+    assert 1 <= learnt(one).burst <= 100
+    await call(one, SMALL)
+    await until_told(redis, 8)
+    await call(other)
+    assert learnt(other).reported
+
+
+async def test_one_that_learns_nothing_shares_the_units_and_leaves_the_lessons(
+    redis: RedisServer,
+) -> None:
+    plain, pupil = limiter_of(redis, policy="window"), limiter_of(redis)
+    await call(pupil, SMALL)
+    await until_told(redis)
+    before = redis.say("HGET", STATE, "lessons")
+    await call(plain)
+    assert plain.snapshot().windows[0].used == 2
+    assert plain.snapshot().windows[0].learnt is None
+    assert redis.say("HGET", STATE, "lessons") == before
+
+
+async def test_a_429_pauses_all_once(redis: RedisServer) -> None:
+    one, other = limiter_of(redis), limiter_of(redis)
+    await call(one, SMALL)
+    await call(other)
+    begun = time.monotonic()
+    permit = await one.acquire()
+    permit.sent()
+    permit.refused(1.0)
+    permit.refused(1.0)
+    permit.release()
+    await anyio.sleep(0.1)  # until Redis has heard of it
+    with anyio.fail_after(5), pytest.raises(LimitWaitError):
+        await other.acquire(deadline=anyio.current_time() + 0.3)
+    await call(other)
+    assert 1.0 <= time.monotonic() - begun < 2.5
+
+
+def test_a_policy_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="policy='some'"):
+        RedisLimiter("redis://x", "n", policy="some")  # type: ignore[arg-type]
