@@ -22,7 +22,7 @@ from .rate_limit import RateLimit
 
 __all__ = ["LESSONS_SIZE", "Lessons", "can_be", "is_of_later_version"]
 
-LESSONS_SIZE: Final = 3072
+LESSONS_SIZE: Final = 3056
 """Room for twelve windows and more."""
 
 _VERSION: Final = 1

@@ -77,7 +77,7 @@ _ENTRY_BODY = Struct(_ENTRY.format.replace("I", "", 1))
 _AFTER_CHECKSUM = 4
 
 HEADER_SIZE: Final = _HEADER.size
-LESSONS_AT: Final = 1024  # up to the slots
+LESSONS_AT: Final = 1024  # up to what is at the page's end
 SLOT_SIZE: Final = _SLOT.size
 ENTRY_SIZE: Final = _ENTRY.size
 SLOTS_AT: Final = 4096

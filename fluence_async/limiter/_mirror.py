@@ -55,7 +55,7 @@ class Mirror:
         """
         bucket = copy(self.bucket)
         bucket.windows = tuple(map(copy, bucket.windows))
-        bucket.tighten(more, 0)
+        Bucket.tighten(bucket, more, 0)  # and nobody learns of it
         windows = bucket.windows
         dimensions = {window.dimension for window in windows}
         if len(dimensions) > DIMENSIONS:
