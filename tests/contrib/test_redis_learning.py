@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from benchmarks.limits.networks import NETWORKS
@@ -123,6 +124,17 @@ async def test_what_one_learns_the_others_know_before_they_send(redis: RedisServ
     assert learnt(other).reported
     assert learnt(other).burst == 9
     permit.release()
+
+
+async def test_nobody_is_given_a_unit_by_lessons_that_are_old(redis: RedisServer) -> None:
+    one = limiter_of(redis)
+    await call(one, RateLimitSnapshot(limit=100, remaining=99))
+    await until_told(redis)
+    lessons = msgspec.json.encode({"windows": {"100/minute": Learnt(burst=1, proven=1)}})
+    redis.say("HSET", STATE, "lessons", lessons.decode(), "changed", "2")
+    with pytest.raises(LimitWaitError):
+        await one.acquire(deadline=anyio.current_time() + 0.2)
+    assert learnt(one).burst == 1
 
 
 async def test_what_a_killed_process_had_learnt_is_known_to_the_next(redis: RedisServer) -> None:
