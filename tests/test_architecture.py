@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "answer_type bucket budget caching claim codec counter credit docstring error_bodies fold"
         " lanes learner learning learnt lenient_json lessons limits_file metering note origin"
         " outlook partial_json processing rate_headers rate_limit request retry schema secret sse"
-        " sse_writing surrogates tariff tool_calls watch whole_answer window",
+        " sse_writing surrogates tariff ticket tool_calls watch whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -189,6 +189,7 @@ CLOCK_READINGS = (".now", ".utcnow", ".today")
 MAX_FILE, MAX_FUNCTION = 300, 60
 LONG_FILES: dict[str, str] = {
     "stream": "one class, sole owner of the body; a third of it is what a caller reads",
+    "contrib.redis._store": "one state with two faces: what a line asks, what the courier carries",
     "testing.fault_table": "one table",
     "errors": "one tree, read as one",
     "types": "one vocabulary; three quarters of it are fields and what they mean",

@@ -4,7 +4,7 @@
     lessons   what was learnt of the server (`lessons.py`); a version that learns nothing leaves it
     passed    by how many grants who waits in the batch lane was passed, and when that last looked
     slots     one for each request in flight: whose, since when, its costs
-    tickets   one for each limiter that waits: since when its first caller has, and for what
+    tickets   one for each limiter that waits (`ticket.py`)
     ring      one entry for each request that has come to an end: by when it had arrived, its costs
 
 Law: every record but those of turns (passed, tickets) carries its checksum, and none is believed
@@ -43,6 +43,7 @@ __all__ = [
     "SLOTS_AT",
     "SLOTS_SIZE",
     "SLOT_SIZE",
+    "TICKET",
     "TICKETS",
     "TICKETS_AT",
     "TICKETS_SIZE",
@@ -52,7 +53,6 @@ __all__ = [
     "Foreign",
     "Header",
     "Slot",
-    "Ticket",
     "entry_at",
     "pack_entry",
     "slot_at",
@@ -71,7 +71,7 @@ _HEADER = Struct(f"<I8sIIQ16sqqqqqQQ{DIMENSIONS}Q{DIMENSIONS}Q")
 _HEADER_BODY = Struct(_HEADER.format.replace("I", "", 1))
 _SLOT = Struct(f"<IIIIQq{DIMENSIONS}Q")
 _SLOT_BODY = Struct(_SLOT.format.replace("I", "", 1))
-_TICKET = Struct(f"<QQqq{DIMENSIONS}Q")
+TICKET: Final = Struct(f"<QQqq{DIMENSIONS}Q")
 _ENTRY = Struct(f"<IIq{DIMENSIONS}Q")
 _ENTRY_BODY = Struct(_ENTRY.format.replace("I", "", 1))
 _AFTER_CHECKSUM = 4
@@ -85,7 +85,7 @@ PASSED: Final = Struct("<qq")
 PASSED_AT: Final = SLOTS_AT - PASSED.size
 SLOTS_SIZE: Final = SLOTS * SLOT_SIZE
 TICKETS_AT: Final = SLOTS_AT + SLOTS_SIZE
-TICKETS_SIZE: Final = _TICKET.size
+TICKETS_SIZE: Final = TICKET.size
 _RING_AT = TICKETS_AT + TICKETS * TICKETS_SIZE
 FILE_SIZE: Final = _RING_AT + RING * ENTRY_SIZE
 
@@ -235,38 +235,6 @@ class Slot(NamedTuple):
                     raise Damaged("a slot's checksum is wrong")
                 pid, boot, namespace, started, taken, *costs = fields
                 yield place, cls(pid, boot, namespace, started, taken, tuple(costs))
-
-
-class Ticket(NamedTuple):
-    """A limiter that waits. Tickets are kept for fairness; nothing unsafe comes of a wrong one.
-
-    Attributes:
-        owner: Another number for each limiter.
-        lane: Of its first caller.
-        came: When that came.
-        seen: When it was last seen to wait.
-        costs: What it needs.
-    """
-
-    owner: int
-    lane: int
-    came: int
-    seen: int
-    costs: Costs
-
-    def pack(self) -> bytes:
-        """As it is written."""
-        return _TICKET.pack(*self[:4], *self.costs)
-
-    @classmethod
-    def unpack_all(cls, data: bytes) -> list[Ticket]:
-        """Those that were read, and those without an owner."""
-        return [
-            cls(owner, lane, came, seen, tuple(costs))
-            for owner, lane, came, seen, *costs in _TICKET.iter_unpack(
-                data[: len(data) // TICKETS_SIZE * TICKETS_SIZE]
-            )
-        ]
 
 
 def slot_at(place: int) -> int:

@@ -23,25 +23,17 @@ from .._sansio.limits_file import (
     FILE_SIZE,
     HEADER_SIZE,
     NO_SLOT,
-    NO_TICKET,
-    PASSED,
-    PASSED_AT,
     RING,
     SLOT_SIZE,
     SLOTS,
     SLOTS_AT,
     SLOTS_SIZE,
-    TICKETS,
-    TICKETS_AT,
-    TICKETS_SIZE,
     Costs,
     Header,
     Slot,
-    Ticket,
     entry_at,
     pack_entry,
     slot_at,
-    ticket_at,
     unpack_entries,
 )
 from ._process import Process, boot_id, is_alive, this_process
@@ -55,7 +47,6 @@ _UNSEEN_PROCESS = 3600 * _S
 _LOOK_EVERY = _S // 10
 _AT_ONCE = 1024
 NOTHING: Costs = (0,) * DIMENSIONS
-_MOST_PASSED = 2**32
 
 
 class Place(NamedTuple):
@@ -293,29 +284,3 @@ class Ledger:
 
     def _slots(self) -> Iterator[tuple[int, Slot]]:
         return Slot.unpack_all(self.file.read(SLOTS_SIZE, SLOTS_AT))
-
-    # ─── who waits ────────────────────────────────────────────────────────────────────────
-
-    def tickets(self) -> list[Ticket]:
-        """Whose turn it may be; some without an owner."""
-        count = self.header.tickets
-        if not count:
-            return []
-        return Ticket.unpack_all(self.file.read(min(count, TICKETS) * TICKETS_SIZE, TICKETS_AT))
-
-    def put_ticket(self, place: int, ticket: Ticket | None, now: int) -> None:
-        """Write one, or strike it out."""
-        self.file.write(NO_TICKET if ticket is None else ticket.pack(), ticket_at(place))
-        if place >= self.header.tickets:
-            self.header.tickets = place + 1
-            self.commit(now)
-
-    def passed(self) -> tuple[int, int]:
-        """By how many grants the batch lane was passed, and when somebody in it last looked."""
-        data = self.file.read(PASSED.size, PASSED_AT)
-        passed, seen = PASSED.unpack(data.ljust(PASSED.size, b"\0"))
-        return min(max(0, passed), _MOST_PASSED), seen
-
-    def put_passed(self, passed: int, seen: int) -> None:
-        """Write that."""
-        self.file.write(PASSED.pack(passed, seen), PASSED_AT)

@@ -33,6 +33,7 @@ class Mirror:
         bucket: As full as everybody made it, since `read`.
         epoch: Of the file that it shows; 0 if it must begin from nothing.
         search_every: How often it is worth looking for dead processes, in ns.
+        unexplained: Whether nothing explains the last refusal.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -42,6 +43,7 @@ class Mirror:
         self._seen = 0
         self._in_flight: list[int] = []
         self.search_every = _LOOK_AGAIN
+        self.unexplained = False
         self._hearsay = Hearsay()
 
     def fit(self, more: Iterable[RateLimit] = ()) -> int:
@@ -194,7 +196,7 @@ class Mirror:
 
     def refused(self, claim: Claim, ledger: Ledger, now: int) -> None:
         """Learn from a refusal; a pause is everybody's."""
-        self.bucket.refused(claim, now)
+        self.unexplained = self.bucket.refused(claim, now)
         self.block(ledger, now)
 
     def block(self, ledger: Ledger, now: int) -> None:

@@ -13,12 +13,23 @@ from collections.abc import Iterable
 
 from .._sansio.bucket import Claim
 from .._sansio.lanes import passed_after, turns_owed
-from .._sansio.limits_file import TICKETS, Costs, Ticket
+from .._sansio.limits_file import (
+    NO_TICKET,
+    PASSED,
+    PASSED_AT,
+    TICKETS,
+    TICKETS_AT,
+    TICKETS_SIZE,
+    Costs,
+    ticket_at,
+)
+from .._sansio.ticket import Ticket
 from ._ledger import Ledger
 
 __all__ = ["Turns", "passed_by", "shown"]
 
 _STALE = 1_000_000_000
+_MOST_PASSED = 2**32
 
 
 class Turns:
@@ -53,15 +64,15 @@ class Turns:
 
     def taken(self, ledger: Ledger, now: int, lane: int) -> None:
         """One of that lane took its units, while others may wait."""
-        passed, seen = ledger.passed()
+        passed, seen = _passed(ledger)
         batch_waits = bool(lane) or abs(now - seen) < _STALE
         passed = passed_after(passed_by(ledger, now), lane, batch_waits)
         if batch_waits:
-            ledger.put_passed(passed, now if lane else seen)
+            _put_passed(ledger, passed, now if lane else seen)
 
     def stand(self, ledger: Ledger, claim: Claim, now: int, lane: int, costs: Costs) -> None:
         """Show a ticket for who is first here."""
-        tickets = ledger.tickets()
+        tickets = _tickets(ledger)
         mine = self._place < len(tickets) and tickets[self._place].owner == self._id
         if not mine:
             free = (
@@ -72,29 +83,54 @@ class Turns:
             self._place = next(free, len(tickets))
         if self._place < TICKETS:
             ticket = Ticket(self._id, lane, claim.came, now, costs)
-            ledger.put_ticket(self._place, ticket, now)
+            _put_ticket(ledger, self._place, ticket, now)
             self.waiting = claim
         if lane:
-            ledger.put_passed(passed_by(ledger, now), now)
+            _put_passed(ledger, passed_by(ledger, now), now)
 
     def leave(self, ledger: Ledger, now: int) -> None:
         """Take it away, if there is one."""
         if self.waiting is not None:
             self.waiting = None
-            tickets = ledger.tickets()
+            tickets = _tickets(ledger)
             if self._place < len(tickets) and tickets[self._place].owner == self._id:
-                ledger.put_ticket(self._place, None, now)
+                _put_ticket(ledger, self._place, None, now)
 
 
 def shown(ledger: Ledger, now: int) -> list[Ticket]:
     """The tickets that hold."""
-    return [each for each in ledger.tickets() if each.owner and not _is_stale(each, now)]
+    return [each for each in _tickets(ledger) if each.owner and not _is_stale(each, now)]
 
 
 def passed_by(ledger: Ledger, now: int) -> int:
     """By how many grants batch was passed; 0 if none waits."""
-    passed, seen = ledger.passed()
+    passed, seen = _passed(ledger)
     return passed if abs(now - seen) < _STALE else 0
+
+
+def _tickets(ledger: Ledger) -> list[Ticket]:
+    """All that may be some; some without an owner."""
+    count = min(ledger.header.tickets, TICKETS)
+    return Ticket.unpack_all(ledger.file.read(count * TICKETS_SIZE, TICKETS_AT)) if count else []
+
+
+def _put_ticket(ledger: Ledger, place: int, ticket: Ticket | None, now: int) -> None:
+    """Write one, or strike it out."""
+    ledger.file.write(NO_TICKET if ticket is None else ticket.pack(), ticket_at(place))
+    if place >= ledger.header.tickets:
+        ledger.header.tickets = place + 1
+        ledger.commit(now)
+
+
+def _passed(ledger: Ledger) -> tuple[int, int]:
+    """By how many grants the batch lane was passed, and when somebody in it last looked."""
+    data = ledger.file.read(PASSED.size, PASSED_AT)
+    passed, seen = PASSED.unpack(data.ljust(PASSED.size, b"\0"))
+    return min(max(0, passed), _MOST_PASSED), seen
+
+
+def _put_passed(ledger: Ledger, passed: int, seen: int) -> None:
+    ledger.file.write(PASSED.pack(passed, seen), PASSED_AT)
 
 
 def _is_stale(ticket: Ticket, now: int) -> bool:

@@ -5,11 +5,9 @@ own, which is brought up to date under the file's lock before it is asked. Nothi
 lock: who cannot have it comes again in a millisecond, and what cannot be written at once is
 written a little later.
 
-Turns go by when the first caller of each process came. Who is k-th waits for the k-th unit, and
-looks again after half a second at most, because another may have given units back, or died.
-
-What cannot be used (no room on the disk, another user's file, another version's) is said once, and
-the limiter goes on in this process alone, with all that it knew.
+Turns go by when each process's first caller came. Who is k-th waits for the k-th unit, and looks
+again after half a second: another may have given units back, or died. What cannot be used (a full
+disk, another user's file) is said once, and the limiter goes on alone, with all that it knew.
 """
 
 from __future__ import annotations
@@ -35,13 +33,13 @@ from ._turns import Turns
 
 __all__ = ["FileStore", "open_store"]
 
-_S = 1_000_000_000
-_BUSY_NS = _S // 1000
-_Path = str | os.PathLike[str]
+_BUSY_NS, _BUSY_S = 1_000_000, 0.001
 _logger = logging.getLogger("fluence_async")
 
 
-def open_store(path: _Path, bucket: Bucket, unseen: int, clock: Callable[[], int]) -> Store:
+def open_store(
+    path: str | os.PathLike[str], bucket: Bucket, unseen: int, clock: Callable[[], int]
+) -> Store:
     """`bucket`, shared through a file; itself, and a warning, if that cannot be."""
     try:
         return FileStore(path, bucket, unseen, clock)
@@ -50,7 +48,7 @@ def open_store(path: _Path, bucket: Bucket, unseen: int, clock: Callable[[], int
         return bucket
 
 
-def _say_alone(path: _Path, error: Exception) -> None:
+def _say_alone(path: str | os.PathLike[str], error: Exception) -> None:
     text = "the limiter's file %s cannot be used (%s): other processes are not seen"
     _logger.warning(text, path, error)
 
@@ -72,7 +70,7 @@ class FileStore:
 
     def __init__(
         self,
-        path: _Path,
+        path: str | os.PathLike[str],
         bucket: Bucket,
         unseen: int,
         clock: Callable[[], int],
@@ -147,9 +145,10 @@ class FileStore:
         """The server refused it, for the rate of its requests."""
         if claim.place is None or not self.learns:
             return self._bucket.refused(claim, now)
+        self._mirror.unexplained = False
         if self._ledger is not None:
             self._write(partial(self._mirror.refused, claim))
-        return False
+        return self._mirror.unexplained
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
@@ -158,9 +157,7 @@ class FileStore:
                 self._write(self._turns.leave)
         elif claim.place is None:
             self._bucket.release(claim, now, costs)
-        elif self._ledger is None:
-            claim.state = DONE
-        elif claim.state == ARRIVED and len(claim.costs) == 1:
+        elif self._ledger is None or (claim.state == ARRIVED and len(claim.costs) == 1):
             claim.state = DONE  # nothing of it is in flight
         elif claim.state != DONE:
             self._write(partial(self._mirror.release, claim, self._unseen, costs))
@@ -295,7 +292,7 @@ class FileStore:
 
     def _flush(self) -> None:
         while True:
-            time.sleep(_BUSY_NS / _S)
+            time.sleep(_BUSY_S)
             with self._mutex:
                 self._locked()
                 if not self._pending or self._ledger is None:
