@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -23,7 +26,10 @@ from tests.contrib.redis_server import WHY_NOT, RedisServer
 
 pytest.importorskip("coredis", reason="coredis is not installed")
 
-from fluence_async.contrib.redis import RedisLimiter, RedisLook, _courier, _store
+from coredis import Redis
+from coredis.exceptions import ConnectionError as RedisConnectionError
+
+from fluence_async.contrib.redis import RedisLimiter, RedisLook, _background, _courier, _store
 
 pytestmark = [
     pytest.mark.anyio,
@@ -331,6 +337,34 @@ async def test_sessions_of_one_key_share_what_is_in_redis(redis: RedisServer) ->
         names = redis.say("EVAL", "return table.concat(redis.call('KEYS', '*'), ' ')", "0")
         assert b"fluence:{" in names
         assert server.api_key.encode() not in names
+
+
+# ─── the loop's end ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_courier_that_is_cancelled_ends_whatever_its_connection_says_of_it(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio cancels once; a task group forgets that over an error of its own."""
+    leave = Redis.__aexit__
+
+    async def lose(self: Redis[str], *error: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await leave(self, *error)
+        raise RedisConnectionError("lost")
+
+    known = set(_background._tasks)
+    limiter = limiter_of(redis, "5/second")
+    permit = await limiter.acquire()  # in flight: its lease is to be renewed
+    (courier,) = _background._tasks - known
+    monkeypatch.setattr(Redis, "__aexit__", lose)
+    courier.cancel()
+    with anyio.fail_after(5):
+        while not courier.done():
+            await anyio.sleep(0.005)
+    monkeypatch.undo()
+    permit.release()
 
 
 # ─── looking ──────────────────────────────────────────────────────────────────────────────

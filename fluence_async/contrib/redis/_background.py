@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["in_background", "running_loop"]
+__all__ = ["in_background", "running_loop", "was_cancelled"]
 
 _tasks: set[Any] = set()
 
@@ -45,3 +45,16 @@ def in_background(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         import trio
 
         trio.lowlevel.spawn_system_task(work, context=contextvars.Context())
+
+
+def was_cancelled() -> bool:
+    """Whether the running task was told to end. asyncio says so once, and a task group (coredis
+    has one for each connection) forgets it over an error of its own; trio says so at every await.
+    """
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    with suppress(RuntimeError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return False

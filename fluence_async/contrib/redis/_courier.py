@@ -17,7 +17,7 @@ from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
 from ...limiter._park import Home, LoopClosed, home_in
-from ._background import in_background, running_loop
+from ._background import in_background, running_loop, was_cancelled
 from ._store import RedisStore
 from ._units import KEYS
 
@@ -78,6 +78,7 @@ class Courier:
 
     async def _serve(self) -> bool:
         """Work on one connection, until it breaks or there is nothing to do; whether that is so."""
+        failure: BaseExceptionGroup[Any] | None = None
         url = self._store.terms.url
         keys = [f"fluence:{{{self._store.terms.name}}}:{part}" for part in KEYS]
         try:
@@ -95,7 +96,11 @@ class Courier:
                 while await self._step(step, keys):
                     pass
         except* (RedisError, OSError, TimeoutError) as errors:
-            self._fail(errors)
+            failure = errors
+        if was_cancelled():
+            return True
+        if failure is not None:
+            self._fail(failure)
         with self._line.lock:
             return self._store.let_go(self)
 
