@@ -34,6 +34,7 @@ from ._turns import Turns
 __all__ = ["FileStore", "open_store"]
 
 _BUSY_NS, _BUSY_S = 1_000_000, 0.001
+_DAMAGED = "the limiter's file %s is damaged (%s): begun anew"
 _logger = logging.getLogger("fluence_async")
 
 
@@ -211,8 +212,13 @@ class FileStore:
             try:
                 if not ledger.lock():
                     return None
+                now = self._clock()
                 try:
-                    return self._repairing(ledger, self._clock(), do, *args)
+                    return self._do(ledger, now, do, *args)
+                except Damaged as damage:
+                    _logger.warning(_DAMAGED, self._path, damage)
+                    ledger.reset(now)
+                    return self._do(ledger, now, do, *args)
                 finally:
                     ledger.unlock()
             except BlockingIOError:
@@ -226,29 +232,17 @@ class FileStore:
             finally:
                 self._inside = False
 
-    def _repairing(
-        self, ledger: Ledger, now: int, do: Callable[..., int] | None, *args: object
-    ) -> int:
-        try:
-            return self._do(ledger, now, do, *args)
-        except Damaged as damage:
-            _logger.warning("the limiter's file %s is damaged (%s): begun anew", self._path, damage)
-            ledger.reset(now)
-            return self._do(ledger, now, do, *args)
-
     def _do(self, ledger: Ledger, now: int, do: Callable[..., int] | None, *args: object) -> int:
-        self._catch_up(ledger, now)
-        done = do(ledger, now, *args) if do else 0
-        if self.learns:
-            self._mirror.tell(ledger, now)
-        return done
-
-    def _catch_up(self, ledger: Ledger, now: int) -> None:
-        """Learn what others have written, then write what is known only here."""
-        if ledger.refresh(now) or self._mirror.epoch != ledger.header.epoch:
-            self._mirror.read(ledger, now)
+        """Learn what others have written, then write what is known only here, then do it."""
+        mirror = self._mirror
+        if ledger.refresh(now) or mirror.epoch != ledger.header.epoch:
+            mirror.read(ledger, now)
         while self._pending:
             self._pending.popleft()(ledger, now)
+        done = do(ledger, now, *args) if do else 0
+        if self.learns:
+            mirror.tell(ledger, now)
+        return done
 
     def _go_alone(self, error: Exception) -> None:
         """Answers to what is in flight are not waited for any more: nobody knows whose it is."""
