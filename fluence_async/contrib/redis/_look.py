@@ -8,15 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import msgspec
 from coredis import Redis
 from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
-from ..._sansio.bucket import Bucket
-from ..._sansio.learnt import LimiterSnapshot
+from ..._sansio.bucket import Bucket, Window
+from ..._sansio.learner import heed
+from ..._sansio.learnt import Learnt, LimiterSnapshot
+from ..._sansio.lessons import Lessons
 from ..._sansio.rate_limit import RateLimit, read_limits
 from ._address import check_address
 from ._units import KEYS, costs_of
@@ -89,7 +92,8 @@ class RedisLook:
         ) as client:
             told: datetime = await client.time()
             there = round(told.timestamp() * 1e6)
-            known: Any = await client.hmget(state, ["clock", "blocked", "passed", "lately"])
+            fields = ["lessons", "clock", "blocked", "passed", "lately"]
+            lessons, *known = cast("list[str | None]", await client.hmget(state, fields))
             clock, blocked, passed, lately = (int(word or 0) for word in known)
             there = max(there, clock)
             out: Any = await client.zrange(units, 0, -1, withscores=True)
@@ -105,12 +109,23 @@ class RedisLook:
                     window.free -= cost
                     if arrived <= there:  # or else it is in flight, until a lease ends
                         window.put(back, cost)
+        learnt = _heard(lessons, now - there * _US, bucket.windows, now)
         there_still = {who for who, until in held if until >= there and who != beside}
         lanes = [int(turn >= 0) for who, turn in stand if who in there_still]
         return LimiterSnapshot(
-            windows=bucket.snapshot(now),
+            windows=tuple(each.snapshot(now, learnt.get(each)) for each in bucket.windows),
             waiting=len(lanes),
             paused_s=max(0, blocked - there) / 1e6,
             waiting_batch=sum(lanes),
             passed=passed if sum(lanes) or lately > there else 0,
         )
+
+
+def _heard(
+    lessons: str | None, ahead: int, windows: Iterable[Window], now: int
+) -> dict[Window, Learnt]:
+    """What the processes there have learnt; nothing if that makes no sense."""
+    try:
+        return heed(windows, msgspec.json.decode(lessons or "{}", type=Lessons).moved(ahead), now)
+    except msgspec.DecodeError:
+        return {}
