@@ -36,7 +36,7 @@ class RedisLimiter(Limiter):
     `acquire_nowait` never succeeds: Redis must be asked.
 
     Args:
-        url: `redis://host:port/db`, or `rediss://…`.
+        url: `redis://host:port/db`, `rediss://…` (TLS) or `unix://…`, as coredis has it.
         name: What the units are called there; `limiter_name(api_key, origin)` for a key's.
         limits: As of `Limiter`.
         policy: As of `Limiter`. What one process learns holds for all. With any but `"window"`, no
