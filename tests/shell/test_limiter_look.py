@@ -223,3 +223,11 @@ def test_a_pipe_does_not_hold_up_who_looks(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(OSError, match="not a plain file"):
         look(path)
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    Limiter(path=tmp_path / "another").acquire_nowait().settle()
+    path.symlink_to(tmp_path / "another")
+    with pytest.raises(OSError, match="symbolic link"):
+        look(path)
