@@ -137,11 +137,13 @@ class Learner:
         return now + min(lessons.pause, longest)
 
 
-def heed(windows: Iterable[Window], lessons: Lessons, now: int) -> dict[Window, Learnt]:
+def heed(
+    windows: Iterable[Window], lessons: Lessons, now: int, *, generous: bool = True
+) -> dict[Window, Learnt]:
     """What a store's lessons say of windows that are only looked at: these become as wide, and have
     as much withheld, as for those who learn. What is not known, or cannot be, is left out."""
     held = dict(lessons.windows)
-    learner = Learner(generous=True)
+    learner = Learner(generous=generous)
     learner.watch(windows, History())
     learner.obey(lessons, now)
     return {

@@ -233,6 +233,7 @@ async def test_one_that_learns_nothing_shares_the_units_and_leaves_the_lessons(
     await call(plain)
     assert plain.snapshot().windows[0].used == 2
     assert plain.snapshot().windows[0].learnt is None
+    assert (await plain.look()).windows[0].learnt is None
     assert redis.say("HGET", STATE, "lessons") == before
 
 

@@ -21,6 +21,7 @@ from ..._sansio.learner import heed
 from ..._sansio.learnt import Learnt, LimiterSnapshot
 from ..._sansio.lessons import Lessons
 from ..._sansio.rate_limit import RateLimit, read_limits
+from ...limiter.limiter import Policy
 from ._address import check_address
 from ._units import KEYS, costs_of
 
@@ -39,6 +40,7 @@ class RedisLook:
         name: As of `RedisLimiter`.
         limits: What the programs obey.
         bucket: An empty one that obeys them.
+        policy: Of whom looks: what was learnt counts for those who learn.
         clock: In ns.
 
     Attributes:
@@ -52,6 +54,7 @@ class RedisLook:
         limits: str | RateLimit | Iterable[str | RateLimit],
         *,
         bucket: Callable[[Iterable[RateLimit]], Bucket] = Bucket,
+        policy: Policy = "any-generous",
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.where = check_address(url)
@@ -59,6 +62,7 @@ class RedisLook:
         self._keys = [f"fluence:{{{name}}}:{part}" for part in KEYS]
         self._limits = read_limits(limits)
         self._bucket = bucket
+        self._policy = policy
         self._clock = clock
 
     async def look(self, *, beside: str = "") -> LimiterSnapshot:
@@ -109,7 +113,7 @@ class RedisLook:
                     window.free -= cost
                     if arrived <= there:  # or else it is in flight, until a lease ends
                         window.put(back, cost)
-        learnt = _heard(lessons, now - there * _US, bucket.windows, now)
+        learnt = self._heard(lessons, now - there * _US, bucket.windows, now)
         there_still = {who for who, until in held if until >= there and who != beside}
         lanes = [int(turn >= 0) for who, turn in stand if who in there_still]
         return LimiterSnapshot(
@@ -120,12 +124,14 @@ class RedisLook:
             passed=passed if sum(lanes) or lately > there else 0,
         )
 
-
-def _heard(
-    lessons: str | None, ahead: int, windows: Iterable[Window], now: int
-) -> dict[Window, Learnt]:
-    """What the processes there have learnt; nothing if that makes no sense."""
-    try:
-        return heed(windows, msgspec.json.decode(lessons or "{}", type=Lessons).moved(ahead), now)
-    except msgspec.DecodeError:
-        return {}
+    def _heard(
+        self, lessons: str | None, ahead: int, windows: Iterable[Window], now: int
+    ) -> dict[Window, Learnt]:
+        """What the processes there have learnt; nothing if that makes no sense."""
+        if lessons is None or self._policy == "window":
+            return {}
+        try:
+            found = msgspec.json.decode(lessons, type=Lessons).moved(ahead)
+        except msgspec.DecodeError:
+            return {}
+        return heed(windows, found, now, generous=self._policy == "any-generous")

@@ -98,7 +98,9 @@ class RedisLimiter(Limiter):
         )
         store = RedisStore(terms, read_limits(limits), self._line, Courier.start)
         self._line.store = store
-        self._look = RedisLook(url, name, limits, bucket=terms.bucket, clock=self._line.clock)
+        self._look = RedisLook(
+            url, name, limits, bucket=terms.bucket, policy=terms.policy, clock=self._line.clock
+        )
 
     async def look(self) -> LimiterSnapshot:
         """How the limits stand, after asking Redis: with when which units come back, so that
