@@ -97,7 +97,9 @@ def named_look(limiter: str, name: str, limits: Iterable[str | RateLimit]) -> Lo
     """
     if limiter == "auto":
         limiter = os.environ.get("FLUENCE_LIMITER") or "file"
-    if limiter == "file":
+    where, _, policy = limiter.partition(":")
+    if where == "file":
+        as_policy(policy or "window")  # which the programs have: what they learnt is in the file
         return FileLook(name, limits)
     if not limiter.startswith(_REDIS):
         raise ValueError(

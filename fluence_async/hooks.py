@@ -2,8 +2,8 @@
 
 Law: a fact carries no prompt, no answer and no key; `CallContent` alone carries what was said, and
 only who asks for it is told. A hook is told and cannot change anything; one that raises is logged
-once and the call goes on. Rejected: a middleware chain,
-which would give every observer the power to break the call.
+once and the call goes on. Rejected: a middleware chain, which would give every observer the power
+to break the call.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ class SharedLimits:
         api_key: Whose limits; by default FLUENCE_API_KEY.
         base_url: Of which API; by default FLUENCE_BASE_URL, and without that the Fluence API.
         limits: What the programs obey; each has its own, and nobody writes them down.
-        limiter: Where they are: `"file"`, a `redis://…` address, or `"auto"` for what
-            FLUENCE_LIMITER names, and without that the file.
+        limiter: Where they are, as the programs name it: `"file"` (or `"file:any"`: it is the same
+            file), a `redis://…` address, or `"auto"` for what FLUENCE_LIMITER names, and without
+            that the file.
 
     Attributes:
         where: The file, or the Redis without its password.
@@ -62,7 +63,8 @@ class SharedLimits:
         self.where: str = self._look.where
 
     async def look(self) -> LimiterSnapshot:
-        """How they stand now. Of other programs, each that waits counts as one call.
+        """How they stand now, with what the programs have learnt of the server
+        (`windows[0].learnt`). Each program that waits counts as one call.
 
         Raises:
             OSError: The file cannot be read, or Redis not be reached.

@@ -51,12 +51,17 @@ class FluenceSession:
         max_retries: Attempts after the first. With `retry` it takes that policy's place.
         limits: What the server allows: strings such as `"100/minute"`, `"90000 tokens/minute"`,
             `"8 concurrent"`, `"20/minute for fluence-large"`, or `RateLimit`s.
-        limiter: `"memory"` (the process's, shared by all sessions of the same key and origin),
-            `"file"` (all processes' of this user on this machine, through a file in the user's
-            state directory), either with the policy of a `Limiter` (`"file:any"`: it learns how
-            the server counts), `"redis://…"` (shared by all processes and machines that name it),
-            a `Limiter` of your own, or None or `"none"` for none. `"auto"` is what
-            `FLUENCE_LIMITER` says, and without that `"memory"`.
+        limiter: Who keeps to the limits together:
+            `"memory"`: all sessions of this process with the same key and origin.
+            `"file"`: all processes of this user on this machine (Linux), through a file in the
+            user's state directory.
+            `"memory:any"`, `"file:any"`: the same with a policy of `Limiter`, any of them: it
+            learns how the server counts. Of sessions that share it, the first one's counts.
+            `"redis://…"`, `"rediss://…"`, `"unix://…"`: all processes and machines that name it;
+            for another policy, a `RedisLimiter`.
+            A `Limiter` or `RedisLimiter` of your own, for as many sessions as you like.
+            None or `"none"`: nobody waits.
+            `"auto"`: what `FLUENCE_LIMITER` says, and without that `"memory"`.
         cache: Where answers are kept that need not be asked for again: `"memory"` (this
             session's), `"sqlite"` (a file in the user's cache directory), `"redis://…"`, a
             `CacheStore`, which stays yours to close, or None for nowhere. Equal calls at once

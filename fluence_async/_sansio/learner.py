@@ -21,12 +21,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from .counter import History
+from .learnt import Learnt
 from .lessons import Lessons, can_be
 from .note import Note
 from .watch import Watch
 from .window import Window
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "heed"]
 
 _S: Final = 1_000_000_000
 _MOST_TRIALS: Final = 8
@@ -134,3 +135,19 @@ class Learner:
         longest = self._longest_pause
         lessons.pause = min(2 * lessons.pause or _S, max(_S // 100, longest))
         return now + min(lessons.pause, longest)
+
+
+def heed(
+    windows: Iterable[Window], lessons: Lessons, now: int, *, generous: bool = True
+) -> dict[Window, Learnt]:
+    """What a store's lessons say of windows that are only looked at: these become as wide, and have
+    as much withheld, as for those who learn. What is not known, or cannot be, is left out."""
+    held = dict(lessons.windows)
+    learner = Learner(generous=generous)
+    learner.watch(windows, History())
+    learner.obey(lessons, now)
+    return {
+        watch.window: watch.learnt
+        for watch in learner.watches
+        if watch.learnt is held.get(str(watch.own))
+    }

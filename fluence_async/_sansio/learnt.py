@@ -30,12 +30,12 @@ class Learnt(msgspec.Struct, kw_only=True):
         counter: It refused what only a sliding counter refuses.
         alignments: The alignments that such a counter may have, as bits; 0 if it keeps none.
         withheld: Units left unused, because it refused what the limit should have allowed.
-        restore_at: When some of them are used again, in ns of the limiter's clock.
+        restore_at: When some of them are used again, in ns of the limiter's clock; and before when
+            nothing is believed that the server states.
         restore_in: And how much later the next, in ns.
         reported: It tells what remains, in its headers.
         stated: The limit that it states, where that is more than the user's and the user allows
             it to be used; 0 otherwise.
-        distrusted_until: Before that nothing of the kind is believed, in ns of the limiter's clock.
     """
 
     __module__ = "fluence_async.limiter"
@@ -60,7 +60,8 @@ class WindowSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         limit: Its rate limit.
         used: Units gone: in flight, or sent less than a period (and the margin) ago.
-        left: Units free; 0 also while more was used than the limit allows.
+        left: Units free, without those that are withheld; 0 also while more was used than the limit
+            allows.
         next_free_s: Seconds until one is free; None if that hangs on an answer not yet here.
         learnt: How the server keeps it, as far as it has shown; None where nobody watches.
         outlook: When which units come back; None if that is not known here (Redis knows it).
@@ -87,7 +88,7 @@ def see(rate: RateLimit, outlook: Outlook, learnt: Learnt | None) -> WindowSnaps
             break
     return WindowSnapshot(
         limit=rate,
-        used=rate.limit - outlook.free,
+        used=outlook.limit - outlook.free,
         left=max(0, outlook.free),
         next_free_s=None if next_free is None else (next_free - now) / _S,
         learnt=learnt,

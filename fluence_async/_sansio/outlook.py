@@ -27,7 +27,7 @@ class Outlook(msgspec.Struct, frozen=True):
 
     Attributes:
         now: The moment.
-        limit: How many units there are.
+        limit: How many units there are, without those that are withheld.
         hold: How long after its arrival a request's unit comes back.
         reserve: How many of them are lane 0's alone.
         free: How many are free; below zero for a debt.

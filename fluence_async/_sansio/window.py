@@ -82,5 +82,6 @@ class Window:
     def snapshot(self, now: int, learnt: Learnt | None = None) -> WindowSnapshot:
         self.advance(now)
         free, returns = self.free, tuple(self.returns)
-        outlook = Outlook(now, self.rate.limit, self.hold, self.reserve, free, returns)
+        units = self.rate.limit - (learnt.withheld if learnt else 0)
+        outlook = Outlook(now, units, self.hold, self.reserve, free, returns)
         return see(self.rate, outlook, learnt)

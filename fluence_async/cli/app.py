@@ -213,8 +213,9 @@ def limits(
 ) -> None:
     """Show how the limits stand that programs share, live until Ctrl-C.
 
-    What is used and left, who waits, and when 10 and 100 more calls could go if nobody else comes.
-    Looking takes nothing, and no program notices. Without a terminal it is shown once.
+    What is used and left, who waits, what was learnt of the server, and when 10 and 100 more calls
+    could go if nobody else comes. Looking takes nothing, and no program notices. Without a terminal
+    it is shown once.
     """
     from .gauge import Gauge, limits_of, show_live
 

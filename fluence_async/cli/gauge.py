@@ -19,7 +19,7 @@ from ..limits import LimiterSnapshot, SharedLimits, WindowSnapshot
 from .drawn import console_of, frame_of
 from .terminal import printable, quiet
 
-__all__ = ["Gauge", "limits_of", "show_live"]
+__all__ = ["Gauge", "lesson", "limits_of", "show_live"]
 
 _LOOK_S = 0.5
 _BAR, _SHORTEST = 30, 4
@@ -133,9 +133,9 @@ async def show_live(gauge: Gauge) -> None:
 
 
 def _drawn(now: LimiterSnapshot, console: Console) -> list[str]:
-    policies = [Text(_policy(window), style="dim") for window in now.windows if window.learnt]
+    lessons = [Text(lesson(window), style="dim") for window in now.windows if window.learnt]
     windows = _windows(now, console)
-    what = Group("", windows, "", _state(now), *policies, "", _outlook(now))
+    what = Group("", windows, "", _state(now), *lessons, "", _outlook(now))
     return _rendered(what, console)
 
 
@@ -199,18 +199,24 @@ def _state(now: LimiterSnapshot) -> Text:
     return text
 
 
-def _policy(window: WindowSnapshot) -> str:
-    """What the limiter has learnt of how the server keeps a window."""
+def lesson(window: WindowSnapshot) -> str:
+    """What was learnt of how the server keeps a window, in words."""
     learnt = window.learnt
     assert learnt is not None
-    said = [f"{learnt.burst:,} at once" + (" at most" if learnt.ended else ", and more is tried")]
+    if learnt.burst >= window.limit.limit:
+        said = [f"takes all {learnt.burst:,} at once"]
+    elif learnt.ended:
+        said = [f"takes bursts of {learnt.burst:,}"]
+    else:
+        said = [f"takes bursts of {max(1, learnt.proven):,} (more is tried)"]
     if learnt.counter:
-        said.append("a sliding counter")
-    if learnt.withheld:
-        said.append(f"{learnt.withheld:,} withheld")
+        said.append("keeps a sliding counter")
+    if learnt.stated:
+        said.append("states this limit itself")
     if learnt.reported:
-        said.append("the server tells what remains")
-    return f"learnt of {window.limit}: {', '.join(said)}"
+        said.append("tells what remains")
+    text = f"{window.limit}: the server {', '.join(said)}"
+    return f"{text}; {learnt.withheld:,} units withheld" if learnt.withheld else text
 
 
 def _outlook(now: LimiterSnapshot) -> Table:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .._sansio.bucket import Bucket
+from .._sansio.learner import heed
 from .._sansio.learnt import LimiterSnapshot
-from .._sansio.limits_file import HEADER_SIZE, Damaged, Foreign
+from .._sansio.lessons import LESSONS_SIZE, Lessons
+from .._sansio.limits_file import HEADER_SIZE, LESSONS_AT, Damaged, Foreign
 from .._sansio.rate_limit import RateLimit, read_limits
 from ._ledger import Ledger
 from ._mirror import Mirror
@@ -138,8 +140,11 @@ class FileLook:
             mirror.read(ledger, now)
             mirror.bury(ledger, now, _UNSEEN)
             tickets = shown(ledger, now)
+            windows = mirror.bucket.windows
+            told = Lessons.unpack(ledger.file.read(LESSONS_SIZE, LESSONS_AT), ledger.header.base)
+            learnt = heed(windows, told, now) if told else {}
             found = LimiterSnapshot(
-                windows=mirror.bucket.snapshot(now),
+                windows=tuple(each.snapshot(now, learnt.get(each)) for each in windows),
                 waiting=len(tickets),
                 paused_s=max(0, mirror.bucket.blocked_until - now) / _S,
                 waiting_batch=sum(ticket.lane > 0 for ticket in tickets),

@@ -23,7 +23,7 @@ from tests.contrib.redis_server import WHY_NOT, RedisServer
 
 pytest.importorskip("coredis", reason="coredis is not installed")
 
-from fluence_async.contrib.redis import RedisLimiter
+from fluence_async.contrib.redis import RedisLimiter, RedisLook
 from tests.contrib.simulated_redis import InRedis, Wire
 
 pytestmark = [
@@ -170,19 +170,19 @@ async def test_a_redis_that_has_forgotten_is_told_again(redis: RedisServer) -> N
     assert learnt(other).reported
 
 
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        "{",
-        "[]",
-        '{"windows": 5}',
-        '{"windows": {"100/minute": {"burst": -1}}}',
-        '{"windows": {"100/minute": {"burst": 10000000}}}',
-        '{"windows": {"100/minute": {"withheld": 100}}}',
-        '{"taught_at": 9e30}',
-        '{"taught_at": 4611686018427387904, "pause": 4611686018427387904}',
-    ],
-)
+NONSENSE = [
+    "{",
+    "[]",
+    '{"windows": 5}',
+    '{"windows": {"100/minute": {"burst": -1}}}',
+    '{"windows": {"100/minute": {"burst": 10000000}}}',
+    '{"windows": {"100/minute": {"withheld": 100}}}',
+    '{"taught_at": 9e30}',
+    '{"taught_at": 4611686018427387904, "pause": 4611686018427387904}',
+]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
 async def test_lessons_that_cannot_be_are_forgotten(nonsense: str, redis: RedisServer) -> None:
     redis.say("HSET", STATE, "lessons", nonsense, "changed", "7", "epoch", "e")
     one, other = limiter_of(redis), limiter_of(redis)
@@ -195,6 +195,34 @@ async def test_lessons_that_cannot_be_are_forgotten(nonsense: str, redis: RedisS
     assert learnt(other).reported
 
 
+async def test_who_looks_sees_what_was_learnt(redis: RedisServer) -> None:
+    one, outside = limiter_of(redis), RedisLook(redis.url, "n", ["100/minute"])
+    assert (await outside.look()).windows[0].learnt is None
+    await call(one, SMALL)
+    await until_told(redis)
+    (seen,) = (await outside.look()).windows
+    assert seen.learnt is not None
+    assert (seen.learnt.reported, seen.learnt.burst) == (True, learnt(one).burst)
+    assert (await one.look()).windows[0].learnt == seen.learnt
+    later = time.time_ns() + 30_000_000_000
+    known = Learnt(burst=100, withheld=5, restore_at=later, restore_in=60_000_000_000)
+    lessons = msgspec.json.encode({"windows": {"100/minute": known}}).decode()
+    redis.say("HSET", STATE, "lessons", lessons, "changed", "9")
+    (seen,) = (await outside.look()).windows
+    assert seen.outlook is not None
+    assert (seen.used, seen.outlook.in_flight, seen.left) == (1, 0, 94)
+    await call(one)
+    assert one.snapshot().windows[0].left == (await outside.look()).windows[0].left == 93
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_lessons_that_cannot_be_are_not_shown(nonsense: str, redis: RedisServer) -> None:
+    redis.say("HSET", STATE, "lessons", nonsense, "changed", "7", "epoch", "e")
+    (seen,) = (await RedisLook(redis.url, "n", ["100/minute"]).look()).windows
+    assert (seen.left, seen.learnt) == (100, None)
+    assert redis.say("HGET", STATE, "lessons").decode().endswith(nonsense)
+
+
 async def test_one_that_learns_nothing_shares_the_units_and_leaves_the_lessons(
     redis: RedisServer,
 ) -> None:
@@ -205,6 +233,7 @@ async def test_one_that_learns_nothing_shares_the_units_and_leaves_the_lessons(
     await call(plain)
     assert plain.snapshot().windows[0].used == 2
     assert plain.snapshot().windows[0].learnt is None
+    assert (await plain.look()).windows[0].learnt is None
     assert redis.say("HGET", STATE, "lessons") == before
 
 

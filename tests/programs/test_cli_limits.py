@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fluence_async._sansio.limits_file import VERSION
-from fluence_async.limiter import Limiter, limiter_name
+from fluence_async import RateLimit
+from fluence_async._sansio.lessons import Lessons
+from fluence_async._sansio.limits_file import LESSONS_AT, VERSION
+from fluence_async.cli.gauge import lesson
+from fluence_async.limiter import Learnt, Limiter, WindowSnapshot, limiter_name
 
 from .cli import Terminal, environment, fluence
 from .screen import Screen
@@ -92,6 +95,46 @@ def test_json_is_one_object(env: dict[str, str], path: Path, limiter: Limiter) -
     assert 50 < eta["interactive"]["100"] < 61
 
 
+def test_what_the_programs_have_learnt_is_said_in_words(
+    env: dict[str, str], path: Path, limiter: Limiter
+) -> None:
+    known = Learnt(burst=10, proven=10, ended=True, counter=True, withheld=5)
+    lessons = Lessons(windows={"100/minute": known, "1000/hour": Learnt(burst=1000)})
+    with path.open("rb+") as file:
+        file.seek(LESSONS_AT)
+        file.write(lessons.pack(0, ()))
+    lines = fluence("limits", "--limiter", "file:any", env=env).stdout.splitlines()
+    at = lines.index("nobody waits") + 1
+    assert lines[at : at + 3] == [
+        "100/minute: the server takes bursts of 10, keeps a sliding counter; 5 units",
+        "withheld",
+        "1000/hour: the server takes all 1,000 at once",
+    ]
+    assert rows("\n".join(lines))[2][2:] == ["40", "3", "55", "now"]
+    done = fluence("limits", "--json", env=env | {"FLUENCE_LIMITER": "file:any"})
+    minute = json.loads(done.stdout)["windows"][0]
+    assert (minute["learnt"]["burst"], minute["learnt"]["withheld"]) == (10, 5)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "said"),
+    [
+        (Learnt(), "takes bursts of 1 (more is tried)"),
+        (Learnt(burst=24, proven=12), "takes bursts of 12 (more is tried)"),
+        (Learnt(burst=200, stated=200), "takes all 200 at once, states this limit itself"),
+        (
+            Learnt(burst=9, proven=9, ended=True, reported=True),
+            "takes bursts of 9, tells what remains",
+        ),
+    ],
+)
+def test_every_lesson_has_its_words(learnt: Learnt, said: str) -> None:
+    window = WindowSnapshot(
+        limit=RateLimit(learnt.stated or 100, 60.0), used=0, left=1, next_free_s=0, learnt=learnt
+    )
+    assert lesson(window) == f"{window.limit}: the server {said}"
+
+
 def test_looking_creates_nothing_and_a_file_that_is_not_there_was_never_used(
     env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -130,6 +173,7 @@ def test_without_a_key_it_says_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (["--limiter", "file:some"], 2, "policy='some'"),
         (["--limiter", "memory"], 2, "limiter='memory': only limits in a file or a Redis"),
         (["--base-url", "nowhere"], 2, "base_url='nowhere'"),
     ],

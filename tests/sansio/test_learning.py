@@ -254,6 +254,25 @@ def test_who_refuses_is_not_believed_for_a_period_and_then_for_two() -> None:
         now = until + 1
 
 
+@given(st.integers(0, 10**15), st.integers(0, 10**15))
+def test_whatever_is_stated_the_other_windows_hold_and_a_refusal_ends_it(
+    limit: int, left: int
+) -> None:
+    of = bucket("100/minute", "1000/hour", generous=True, reserve=0)
+    (first,) = all_that_go(of, 0)
+    answer(of, [first], 1, reports=stating(limit, left))
+    second, *others = all_that_go(of, 61 * S)
+    sent = 2 + len(others)
+    for now in range(62 * S, 120 * S, 3 * S):
+        claims = all_that_go(of, now)
+        answer(of, claims, now, reports=stating(limit, left))
+        sent += len(claims)
+    assert widths(of) == [max(100, limit), 1000]
+    assert sent <= 1000
+    refuse(of, [second], 120 * S)
+    assert widths(of) == [100, 1000]
+
+
 def test_a_session_with_smaller_limits_still_counts() -> None:
     of = generous()
     of.tighten([RateLimit("200/minute")], 2)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import pytest
 
-from fluence_async._sansio.limits_file import SLOTS_AT
-from fluence_async.limiter import FileLook, Limiter, LimiterSnapshot
+from fluence_async import DOCUMENTED_LIMITS
+from fluence_async._sansio.lessons import Lessons
+from fluence_async._sansio.limits_file import LESSONS_AT, SLOTS_AT
+from fluence_async.limiter import FileLook, Learnt, Limiter, LimiterSnapshot
 from fluence_async.limiter._ledger import Ledger
 from fluence_async.limiter._mirror import Mirror
+from fluence_async.limiter.limiter import Policy
 from fluence_async.limits import SharedLimits
+from fluence_async.meta import RateLimitSnapshot
 from tests.shell.limiting import all_parked, in_a_fork, left
+from tests.shell.test_limiter_lessons import NONSENSE
 
 S = 1_000_000_000
 LIMITS = ("20/minute", "50/hour")
@@ -32,18 +38,25 @@ def look(path: Path, *limits: str) -> LimiterSnapshot:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_it_sees_what_the_limiters_see(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["window", "any", "any-generous"])
+def test_it_sees_what_the_limiters_see(policy: Policy, seed: int, tmp_path: Path) -> None:
     chance, path, now = random.Random(seed), tmp_path / "limits", 0
-    limiters = [Limiter(LIMITS, path=path, clock=lambda: now + 1000 * S) for _ in range(2)]
+    limiters = [
+        Limiter(LIMITS, policy=policy, path=path, clock=lambda: now + 1000 * S) for _ in range(2)
+    ]
     held = []
     for _ in range(60):
         now += chance.randrange(5 * S)
         limiter = chance.choice(limiters)
         if limiter.wait_s() == 0 and left(limiter)[0] and left(limiter)[1]:
-            held.append(limiter.acquire_nowait())
-            held[-1].sent()
+            with suppress(anyio.WouldBlock):
+                held.append(limiter.acquire_nowait())
+                held[-1].sent()
         if held and chance.random() < 0.7:
-            held.pop(chance.randrange(len(held))).settle()
+            said = [RateLimitSnapshot(limit=40, remaining=30, period_s=60.0)] * (seed > 4)
+            held.pop(chance.randrange(len(held))).settle(reports=said)
+        if held and seed > 2 and chance.random() < 0.1:
+            held.pop(chance.randrange(len(held))).refused()
     there = limiters[0].snapshot()
     before = path.read_bytes()
     seen = []
@@ -54,6 +67,52 @@ def test_it_sees_what_the_limiters_see(seed: int, tmp_path: Path) -> None:
 
     anyio.run(main)
     assert seen == [there]
+    assert path.read_bytes() == before
+
+
+def write_lessons(path: Path, lessons: bytes) -> None:
+    with path.open("rb+") as file:
+        file.seek(LESSONS_AT)
+        file.write(lessons)
+
+
+def test_what_the_programs_have_learnt_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    assert look(path).windows[0].learnt is None
+    limiter = Limiter(LIMITS, path=path, policy="any")
+    permit = limiter.acquire_nowait()
+    permit.sent()
+    permit.settle(reports=[RateLimitSnapshot(limit=20, remaining=9)])
+    minute, hour = look(path).windows
+    assert minute.learnt is not None
+    assert minute.learnt.reported
+    assert (minute.learnt, hour.learnt) == tuple(
+        window.learnt for window in limiter.snapshot().windows
+    )
+    (other,) = look(path, "5/second").windows
+    assert other.learnt is None  # nobody has
+
+
+def test_withheld_units_are_neither_used_nor_in_flight_nor_left(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    Limiter(LIMITS, path=path).acquire_nowait().settle()
+    lessons = Lessons(windows={"20/minute": Learnt(burst=20, withheld=5)})
+    write_lessons(path, lessons.pack(0, ()))
+    minute, _ = look(path).windows
+    assert minute.outlook is not None
+    assert (minute.used, minute.outlook.in_flight, minute.left) == (1, 0, 14)
+
+
+@pytest.mark.parametrize("data", NONSENSE, ids=range(len(NONSENSE)))
+def test_lessons_that_cannot_be_are_not_shown(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    Limiter(path=path).acquire_nowait().settle()
+    write_lessons(path, data)
+    before = path.read_bytes()
+    assert [(each.left, each.learnt) for each in look(path, *DOCUMENTED_LIMITS).windows] == [
+        (99, None),
+        (999, None),
+    ]
     assert path.read_bytes() == before
 
 
@@ -163,4 +222,12 @@ def test_a_pipe_does_not_hold_up_who_looks(tmp_path: Path) -> None:
     path = tmp_path / "limits"
     os.mkfifo(path)
     with pytest.raises(OSError, match="not a plain file"):
+        look(path)
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    Limiter(path=tmp_path / "another").acquire_nowait().settle()
+    path.symlink_to(tmp_path / "another")
+    with pytest.raises(OSError, match="symbolic link"):
         look(path)

@@ -8,16 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import msgspec
 from coredis import Redis
 from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
-from ..._sansio.bucket import Bucket
-from ..._sansio.learnt import LimiterSnapshot
+from ..._sansio.bucket import Bucket, Window
+from ..._sansio.learner import heed
+from ..._sansio.learnt import Learnt, LimiterSnapshot
+from ..._sansio.lessons import Lessons
 from ..._sansio.rate_limit import RateLimit, read_limits
+from ...limiter.limiter import Policy
 from ._address import check_address
 from ._units import KEYS, costs_of
 
@@ -36,6 +40,7 @@ class RedisLook:
         name: As of `RedisLimiter`.
         limits: What the programs obey.
         bucket: An empty one that obeys them.
+        policy: Of whom looks: what was learnt counts for those who learn.
         clock: In ns.
 
     Attributes:
@@ -49,6 +54,7 @@ class RedisLook:
         limits: str | RateLimit | Iterable[str | RateLimit],
         *,
         bucket: Callable[[Iterable[RateLimit]], Bucket] = Bucket,
+        policy: Policy = "any-generous",
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.where = check_address(url)
@@ -56,6 +62,7 @@ class RedisLook:
         self._keys = [f"fluence:{{{name}}}:{part}" for part in KEYS]
         self._limits = read_limits(limits)
         self._bucket = bucket
+        self._policy = policy
         self._clock = clock
 
     async def look(self, *, beside: str = "") -> LimiterSnapshot:
@@ -89,7 +96,8 @@ class RedisLook:
         ) as client:
             told: datetime = await client.time()
             there = round(told.timestamp() * 1e6)
-            known: Any = await client.hmget(state, ["clock", "blocked", "passed", "lately"])
+            fields = ["lessons", "clock", "blocked", "passed", "lately"]
+            lessons, *known = cast("list[str | None]", await client.hmget(state, fields))
             clock, blocked, passed, lately = (int(word or 0) for word in known)
             there = max(there, clock)
             out: Any = await client.zrange(units, 0, -1, withscores=True)
@@ -105,12 +113,25 @@ class RedisLook:
                     window.free -= cost
                     if arrived <= there:  # or else it is in flight, until a lease ends
                         window.put(back, cost)
+        learnt = self._heard(lessons, now - there * _US, bucket.windows, now)
         there_still = {who for who, until in held if until >= there and who != beside}
         lanes = [int(turn >= 0) for who, turn in stand if who in there_still]
         return LimiterSnapshot(
-            windows=bucket.snapshot(now),
+            windows=tuple(each.snapshot(now, learnt.get(each)) for each in bucket.windows),
             waiting=len(lanes),
             paused_s=max(0, blocked - there) / 1e6,
             waiting_batch=sum(lanes),
             passed=passed if sum(lanes) or lately > there else 0,
         )
+
+    def _heard(
+        self, lessons: str | None, ahead: int, windows: Iterable[Window], now: int
+    ) -> dict[Window, Learnt]:
+        """What the processes there have learnt; nothing if that makes no sense."""
+        if lessons is None or self._policy == "window":
+            return {}
+        try:
+            found = msgspec.json.decode(lessons, type=Lessons).moved(ahead)
+        except msgspec.DecodeError:
+            return {}
+        return heed(windows, found, now, generous=self._policy == "any-generous")

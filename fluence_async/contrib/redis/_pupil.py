@@ -187,9 +187,10 @@ class Pupil:
             WindowSnapshot(
                 limit=window.rate,
                 used=count,
-                left=max(0, window.rate.limit - count),
-                next_free_s=wait_s if count >= window.rate.limit else 0.0,
+                left=max(0, units - count),
+                next_free_s=wait_s if count >= units else 0.0,
                 learnt=learnt.get(window),
             )
             for window, count in zip(windows, used, strict=True)
+            for units in [window.rate.limit - self._withheld(window)]
         )

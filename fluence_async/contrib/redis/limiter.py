@@ -36,7 +36,7 @@ class RedisLimiter(Limiter):
     `acquire_nowait` never succeeds: Redis must be asked.
 
     Args:
-        url: `redis://host:port/db`, or `rediss://…`.
+        url: `redis://host:port/db`, `rediss://…` (TLS) or `unix://…`, as coredis has it.
         name: What the units are called there; `limiter_name(api_key, origin)` for a key's.
         limits: As of `Limiter`.
         policy: As of `Limiter`. What one process learns holds for all. With any but `"window"`, no
@@ -98,7 +98,9 @@ class RedisLimiter(Limiter):
         )
         store = RedisStore(terms, read_limits(limits), self._line, Courier.start)
         self._line.store = store
-        self._look = RedisLook(url, name, limits, bucket=terms.bucket, clock=self._line.clock)
+        self._look = RedisLook(
+            url, name, limits, bucket=terms.bucket, policy=terms.policy, clock=self._line.clock
+        )
 
     async def look(self) -> LimiterSnapshot:
         """How the limits stand, after asking Redis: with when which units come back, so that
