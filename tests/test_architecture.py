@@ -71,7 +71,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cache": package("cache", "_flight _lease _store cache memory sqlite"),
     "usage": ("ledger", "usage"),
     "redis": package(
-        "contrib.redis", "_address _background _courier _look _pupil _store _units cache limiter"
+        "contrib.redis",
+        "_address _background _connecting _courier _look _pupil _store _units cache limiter",
     ),
     "exchange": ("_call", "_stay", "_telling", "_admission", "_exchange"),
     "stream": ("stream",),
@@ -149,7 +150,9 @@ LIBRARIES: dict[str, frozenset[str]] = {
         }
     ),
     "backoff": frozenset({"_sansio.retry"}),
-    "coredis": frozenset({"contrib.redis._courier", "contrib.redis._look", "contrib.redis.cache"}),
+    "coredis": frozenset(
+        f"contrib.redis.{name}" for name in ("_connecting", "_courier", "_look", "cache")
+    ),
     "httpcore2": frozenset(
         {"transports.httpcore", "transports._httpcore_pool", "transports._trio_network"}
     ),

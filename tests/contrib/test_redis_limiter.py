@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 
 from fluence_async import APITimeoutError, FluenceSession, LimitWaitError
 from fluence_async._sansio.lanes import EVERY
@@ -29,7 +31,14 @@ pytest.importorskip("coredis", reason="coredis is not installed")
 from coredis import Redis
 from coredis.exceptions import ConnectionError as RedisConnectionError
 
-from fluence_async.contrib.redis import RedisLimiter, RedisLook, _background, _courier, _store
+from fluence_async.contrib.redis import (
+    RedisLimiter,
+    RedisLook,
+    _background,
+    _connecting,
+    _courier,
+    _store,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -342,11 +351,37 @@ async def test_sessions_of_one_key_share_what_is_in_redis(redis: RedisServer) ->
 # ─── the loop's end ───────────────────────────────────────────────────────────────────────
 
 
+def test_a_loop_may_end_before_the_first_step_of_a_connection() -> None:
+    """`asyncio.run` cancels every task, also those that have not run: nobody may wait for them."""
+
+    async def connect(*, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+
+    async def hold() -> None:
+        async with anyio.create_task_group() as tasks:
+            await _connecting.Starting(tasks).start(connect)
+
+    async def main() -> None:
+        holder = asyncio.create_task(hold())
+        await asyncio.sleep(0)  # it has begun the connection's task, which has not run
+        here = asyncio.current_task()
+        rest = [task for task in asyncio.all_tasks() if task is not here]
+        assert len(rest) == 2
+        for task in rest:
+            task.cancel()
+        await asyncio.wait([holder], timeout=5)
+        assert holder.done()
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        asyncio.run(main())
+        gc.collect()
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_courier_that_is_cancelled_ends_whatever_its_connection_says_of_it(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+async def test_a_courier_that_is_cancelled_says_nothing_of_its_redis(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """asyncio cancels once; a task group forgets that over an error of its own."""
+    """asyncio cancels once, and a task group forgets that over an error of its own."""
     leave = Redis.__aexit__
 
     async def lose(self: Redis[str], *error: Any) -> None:
@@ -356,7 +391,7 @@ async def test_a_courier_that_is_cancelled_ends_whatever_its_connection_says_of_
 
     known = set(_background._tasks)
     limiter = limiter_of(redis, "5/second")
-    permit = await limiter.acquire()  # in flight: its lease is to be renewed
+    permit = await limiter.acquire()
     (courier,) = _background._tasks - known
     monkeypatch.setattr(Redis, "__aexit__", lose)
     courier.cancel()
@@ -364,6 +399,7 @@ async def test_a_courier_that_is_cancelled_ends_whatever_its_connection_says_of_
         while not courier.done():
             await anyio.sleep(0.005)
     monkeypatch.undo()
+    assert not caplog.records
     permit.release()
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from coredis import Redis
 from coredis.commands import Script
 from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
 from ...limiter._park import Home, LoopClosed, home_in
 from ._background import in_background, running_loop, was_cancelled
+from ._connecting import text_client
 from ._store import RedisStore
 from ._units import KEYS
 
@@ -82,12 +82,8 @@ class Courier:
         url = self._store.terms.url
         keys = [f"fluence:{{{self._store.terms.name}}}:{part}" for part in KEYS]
         try:
-            client = Redis.from_url(
-                url,
-                decode_responses=True,
-                connect_timeout=_TIMEOUT_S,
-                stream_timeout=_TIMEOUT_S,
-                retry_policy=NoRetryPolicy(),
+            client = text_client(
+                url, NoRetryPolicy(), connect_timeout=_TIMEOUT_S, stream_timeout=_TIMEOUT_S
             )
             async with client:
                 step = client.register_script(_STEP)

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import anyio
 import msgspec
-from coredis import Redis
 from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
@@ -23,6 +22,7 @@ from ..._sansio.lessons import Lessons
 from ..._sansio.rate_limit import RateLimit, read_limits
 from ...limiter.limiter import Policy
 from ._address import check_address
+from ._connecting import text_client
 from ._units import KEYS, costs_of
 
 __all__ = ["RedisLook"]
@@ -87,12 +87,8 @@ class RedisLook:
 
     async def _look(self, beside: str) -> LimiterSnapshot:
         units, tickets, seen, state = self._keys
-        async with Redis.from_url(
-            self._url,
-            decode_responses=True,
-            connect_timeout=_TIMEOUT_S,
-            stream_timeout=_TIMEOUT_S,
-            retry_policy=NoRetryPolicy(),
+        async with text_client(
+            self._url, NoRetryPolicy(), connect_timeout=_TIMEOUT_S, stream_timeout=_TIMEOUT_S
         ) as client:
             told: datetime = await client.time()
             there = round(told.timestamp() * 1e6)

@@ -27,6 +27,7 @@ from coredis.retry import ConstantRetryPolicy
 from ...cache._store import DAY_S, check_bounds
 from ._address import check_address
 from ._background import in_background
+from ._connecting import bytes_client
 
 __all__ = ["RedisCache"]
 
@@ -162,13 +163,12 @@ class RedisCache:
             raise ConnectionError(f"Redis at {self._place} did not answer a moment ago")
 
     def _connect(self) -> Redis[bytes]:
-        return Redis.from_url(
+        return bytes_client(
             self._url,
+            ConstantRetryPolicy((RedisConnectionError,), retries=1, delay=0.01),
             connect_timeout=self._timeout_s,
             stream_timeout=self._timeout_s,
             max_connections=_CONNECTIONS,
-            verify_version=False,
-            retry_policy=ConstantRetryPolicy((RedisConnectionError,), retries=1, delay=0.01),
         )
 
     def _name(self, key: str) -> str:
