@@ -390,10 +390,10 @@ async def test_a_courier_that_is_cancelled_says_nothing_of_its_redis(
         raise RedisConnectionError("lost")
 
     known = set(_background._tasks)
+    monkeypatch.setattr(Redis, "__aexit__", lose)
     limiter = limiter_of(redis, "5/second")
     permit = await limiter.acquire()
     (courier,) = _background._tasks - known
-    monkeypatch.setattr(Redis, "__aexit__", lose)
     courier.cancel()
     with anyio.fail_after(5):
         while not courier.done():
