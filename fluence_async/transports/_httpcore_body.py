@@ -1,0 +1,88 @@
+"""An answer of httpcore2 in, the pieces of its body out, one at a time; a cancelled wait is none.
+
+Law: httpcore2's generator never waits. A generator that is cancelled is finished, and closes the
+connection; so it is stepped by hand, asks here for the bytes that it lacks (`Wire.by_hand`), and
+stands still while they are waited for outside of it. Whoever is cancelled there leaves it as it
+stands, and the next to come goes on. Rejected: a task that reads, which costs each read a change
+of tasks; reading the body with h11, whose buffer holds its start and is httpcore2's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from functools import partial
+from types import coroutine
+from typing import Any
+
+import httpcore2
+
+from ._trio_network import Wire
+
+__all__ = ["Body"]
+
+_MOST = 64 * 1024
+
+
+class Body:
+    """The pieces of a body.
+
+    Args:
+        answer: Whose; its head has been read.
+    """
+
+    def __init__(self, answer: httpcore2.Response) -> None:
+        self._answer = answer
+        self._wire: Wire = answer.extensions["network_stream"]
+        self._pieces = answer.aiter_stream()
+        self._step: Coroutine[Any, Any, bytes] | None = None  # it has asked for bytes
+        self._wire.by_hand = True
+
+    async def next(self) -> bytes:
+        """The next piece, b"" at the end. Cancelled, it has taken nothing."""
+        step, given = self._step, None
+        while True:
+            if step is None:
+                step = self._pieces.__anext__()
+            else:
+                given = await self._wire.receive(_MOST)
+            self._step = None
+            try:
+                piece = await _stepped(self._wire, partial(step.send, given), step)
+            except StopAsyncIteration:
+                return b""
+            if piece is not None:
+                return piece
+            self._step = step
+
+    async def aclose(self) -> None:
+        """Let go of the connection: for the next request if the body was read to its end. Never
+        waits for the network."""
+        step, self._step = self._step, None
+        if step is not None:
+            with suppress(httpcore2.ReadError):
+                closed = httpcore2.ReadError("closed")
+                await _stepped(self._wire, partial(step.throw, closed), step)
+        self._wire.by_hand = False
+        await self._pieces.aclose()
+        await self._answer.aclose()
+
+
+@coroutine
+def _stepped(
+    wire: Wire, begin: Callable[[], Any], step: Coroutine[Any, Any, bytes]
+) -> Generator[Any, Any, bytes | None]:
+    """What `step` comes to; None once it asks `wire` for bytes. What else it awaits is awaited."""
+    go = begin
+    try:
+        while (awaited := go()) is not wire:
+            try:
+                sent = yield awaited
+            except BaseException as error:
+                go = partial(step.throw, error)
+            else:
+                go = partial(step.send, sent)
+    except StopIteration as end:
+        piece: bytes = end.value
+        return piece
+    return None
