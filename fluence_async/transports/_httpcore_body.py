@@ -9,11 +9,12 @@ of tasks; reading the body with h11, whose buffer holds its start and is httpcor
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
 from types import coroutine
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import httpcore2
 
@@ -21,6 +22,9 @@ from ._trio_network import Wire
 
 __all__ = ["Body"]
 
+T = TypeVar("T")
+
+_Step: TypeAlias = Coroutine[Any, Any, bytes]
 _MOST = 64 * 1024
 
 
@@ -35,25 +39,35 @@ class Body:
         self._answer = answer
         self._wire: Wire = answer.extensions["network_stream"]
         self._pieces = answer.aiter_stream()
-        self._step: Coroutine[Any, Any, bytes] | None = None  # it has asked for bytes
+        self._step: _Step | None = None  # it has asked for bytes
+        self._begun = False
         self._wire.by_hand = True
 
     async def next(self) -> bytes:
         """The next piece, b"" at the end. Cancelled, it has taken nothing."""
-        step, given = self._step, None
+        step = self._step
         while True:
             if step is None:
-                step = self._pieces.__anext__()
+                step, go = self._begin()
             else:
-                given = await self._wire.receive(_MOST)
+                go = partial(step.send, await self._wire.receive(_MOST))
             self._step = None
             try:
-                piece = await _stepped(self._wire, partial(step.send, given), step)
+                piece = await _stepped(self._wire, go, step)
             except StopAsyncIteration:
                 return b""
             if piece is not None:
                 return piece
             self._step = step
+
+    def _begin(self) -> tuple[_Step, Callable[[], Any]]:
+        """A step of the generator, and how to take it."""
+        if self._begun:
+            step = self._pieces.__anext__()
+            return step, partial(step.send, None)
+        self._begun = True
+        step = _unseen(self._pieces.__anext__)
+        return step, partial(_unseen, partial(step.send, None))
 
     async def aclose(self) -> None:
         """Let go of the connection: for the next request if the body was read to its end. Never
@@ -68,17 +82,25 @@ class Body:
         await self._answer.aclose()
 
 
+def _unseen(call: Callable[[], T]) -> T:
+    """What `call` returns; the generators that begin in it are ours to close. Trio is not told of
+    them: at the end of its run it would try, in any order, and cannot where one stands still."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=None, finalizer=None)
+    try:
+        return call()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
 @coroutine
-def _stepped(
-    wire: Wire, begin: Callable[[], Any], step: Coroutine[Any, Any, bytes]
-) -> Generator[Any, Any, bytes | None]:
+def _stepped(wire: Wire, go: Callable[[], Any], step: _Step) -> Generator[Any, Any, bytes | None]:
     """What `step` comes to; None once it asks `wire` for bytes. What else it awaits is awaited."""
-    go = begin
     try:
         while (awaited := go()) is not wire:
             try:
                 sent = yield awaited
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 — it is the step's
                 go = partial(step.throw, error)
             else:
                 go = partial(step.send, sent)

@@ -225,9 +225,7 @@ PIECES = ("Who ", "is cancelled ", "has lost ", "nothing.")
 
 @pytest.mark.parametrize("cache", [None, "memory"])
 @pytest.mark.parametrize("cut", [False, True], ids=["between events", "within events"])
-async def test_a_stream_goes_on_after_any_read_that_was_cancelled(
-    *, cache: Any, cut: bool
-) -> None:
+async def test_a_stream_goes_on_after_any_read_that_was_cancelled(*, cache: Any, cut: bool) -> None:
     suspension = 0
     cancelled = True
     while cancelled:

@@ -19,10 +19,10 @@ __all__ = [
     "a_cancelled_call_for_a_slot_leaves_the_slot",
     "a_cancelled_read_leaves_a_response_that_can_be_closed",
     "a_cancelled_read_loses_nothing",
-    "a_read_cancelled_after_any_number_of_steps_loses_nothing",
-    "a_read_that_is_cancelled_and_closed_at_once_leaves_nothing",
     "a_cancelled_send_leaves_nothing_at_any_stage",
     "a_cancelled_send_of_a_big_body_leaves_nothing",
+    "a_read_cancelled_after_any_number_of_steps_loses_nothing",
+    "a_read_that_is_cancelled_and_closed_at_once_leaves_nothing",
 ]
 
 
