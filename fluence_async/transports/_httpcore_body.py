@@ -10,19 +10,16 @@ of tasks; reading the body with h11, whose buffer holds its start and is httpcor
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import suppress
-from functools import partial
 from types import coroutine
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import httpcore2
 
 from ._trio_network import Wire
 
 __all__ = ["Body"]
-
-T = TypeVar("T")
 
 _Step: TypeAlias = Coroutine[Any, Any, bytes]
 _MOST = 64 * 1024
@@ -45,29 +42,27 @@ class Body:
 
     async def next(self) -> bytes:
         """The next piece, b"" at the end. Cancelled, it has taken nothing."""
-        step = self._step
-        while True:
+        wire, step = self._wire, self._step
+        awaited: Any = wire
+        try:
             if step is None:
-                step, go = self._begin()
-            else:
-                go = partial(step.send, await self._wire.receive(_MOST))
-            self._step = None
-            try:
-                piece = await _stepped(self._wire, go, step)
-            except StopAsyncIteration:
-                return b""
-            if piece is not None:
-                return piece
-            self._step = step
-
-    def _begin(self) -> tuple[_Step, Callable[[], Any]]:
-        """A step of the generator, and how to take it."""
-        if self._begun:
-            step = self._pieces.__anext__()
-            return step, partial(step.send, None)
-        self._begun = True
-        step = _unseen(self._pieces.__anext__)
-        return step, partial(_unseen, partial(step.send, None))
+                if self._begun:
+                    step = self._pieces.__anext__()
+                    awaited = step.send(None)
+                else:
+                    self._begun = True
+                    step, awaited = _begin(self._pieces)
+            while awaited is wire:
+                self._step = step
+                data = await wire.receive(_MOST)
+                self._step = None
+                awaited = step.send(data)
+        except StopIteration as end:
+            piece: bytes = end.value
+            return piece
+        except StopAsyncIteration:
+            return b""
+        return await _rest(step, awaited)
 
     async def aclose(self) -> None:
         """Let go of the connection: for the next request if the body was read to its end. Never
@@ -75,36 +70,36 @@ class Body:
         step, self._step = self._step, None
         if step is not None:
             with suppress(httpcore2.ReadError):
-                closed = httpcore2.ReadError("closed")
-                await _stepped(self._wire, partial(step.throw, closed), step)
+                await _rest(step, step.throw(httpcore2.ReadError("closed")))
         self._wire.by_hand = False
         await self._pieces.aclose()
         await self._answer.aclose()
 
 
-def _unseen(call: Callable[[], T]) -> T:
-    """What `call` returns; the generators that begin in it are ours to close. Trio is not told of
-    them: at the end of its run it would try, in any order, and cannot where one stands still."""
+def _begin(pieces: AsyncGenerator[bytes]) -> tuple[_Step, Any]:
+    """The first step, and what it awaits; the generators that begin in it are ours to close. Trio
+    is not told of them: at its end it would try, in any order, and cannot where one stands still.
+    """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(firstiter=None, finalizer=None)
     try:
-        return call()
+        step = pieces.__anext__()
+        return step, step.send(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
 
 
 @coroutine
-def _stepped(wire: Wire, go: Callable[[], Any], step: _Step) -> Generator[Any, Any, bytes | None]:
-    """What `step` comes to; None once it asks `wire` for bytes. What else it awaits is awaited."""
+def _rest(step: _Step, awaited: Any) -> Generator[Any, Any, bytes]:
+    """What `step` comes to, which awaits something else than bytes: it closes the connection."""
     try:
-        while (awaited := go()) is not wire:
+        while True:
             try:
                 sent = yield awaited
             except BaseException as error:  # noqa: BLE001 — it is the step's
-                go = partial(step.throw, error)
+                awaited = step.throw(error)
             else:
-                go = partial(step.send, sent)
+                awaited = step.send(sent)
     except StopIteration as end:
         piece: bytes = end.value
         return piece
-    return None

@@ -160,6 +160,7 @@ class _Response:
         self._let_go = let_go
         self._token = trio.lowlevel.current_trio_token()
         self._reading = False
+        self._left = False  # it was closed while it was read
         self._whole = False
         self._closed = False
 
@@ -187,7 +188,7 @@ class _Response:
             ) from error if isinstance(error, httpcore2.NetworkError) else None
         finally:
             self._reading = False
-            if not (goes_on and self.line.is_open):  # it was closed meanwhile: see `aclose`
+            if self._left or not goes_on:
                 await self._close()
         if data is None:
             raise BodyTimeout(f"{authority(self._url)} sent nothing until the deadline")
@@ -197,6 +198,7 @@ class _Response:
     async def aclose(self) -> None:
         """Let go of the connection; see `Response.aclose`."""
         if self._reading:
+            self._left = True
             self.line.close()  # the reader wakes up to that, and closes the rest
         else:
             await self._close()
@@ -223,6 +225,7 @@ class _Response:
         if self._closed:
             return
         self.line.close()
+        self._left = self._reading
         if not self._reading:
             with suppress(RuntimeError):  # the run is ending, and closes generators by itself
                 trio.lowlevel.spawn_system_task(self._close_dropped)
