@@ -355,12 +355,17 @@ class ChatStream:
         if self._closed:
             return
         self._closed = True
-        with anyio.CancelScope(shield=True):
-            if self._ended or self._decoder.done or self._fold.finished:
-                await self._drain()
-                self._ended = self._ended or self._decoder.done
-            await self._response.aclose()
-        self._tell_done(None)
+        try:
+            with anyio.CancelScope(shield=True):
+                if self._ended or self._decoder.done or self._fold.finished:
+                    await self._drain()
+                    self._ended = self._ended or self._decoder.done
+                await self._response.aclose()
+        except BaseException:  # a task's own `cancel` passes the shield
+            self._response.abort()
+            raise
+        finally:
+            self._tell_done(None)
 
     async def _drain(self) -> None:
         """Read on to the end of the body, within bounds; the usage may still be on its way."""

@@ -59,8 +59,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "transports": package(
         "transports",
         "_base _delivery _failures _head _inflate _lifetime _proxies _watchdog aiohttp"
-        " _aiohttp_connections _aiohttp_response httpcore _httpcore_pool _httpcore_progress"
-        " _trio_network",
+        " _aiohttp_connections _aiohttp_response httpcore _httpcore_body _httpcore_pool"
+        " _httpcore_progress _trio_network",
     ),
     "limiter": package(
         "limiter",
@@ -154,7 +154,12 @@ LIBRARIES: dict[str, frozenset[str]] = {
         f"contrib.redis.{name}" for name in ("_connecting", "_courier", "_look", "cache")
     ),
     "httpcore2": frozenset(
-        {"transports.httpcore", "transports._httpcore_pool", "transports._trio_network"}
+        {
+            "transports.httpcore",
+            "transports._httpcore_body",
+            "transports._httpcore_pool",
+            "transports._trio_network",
+        }
     ),
     "markdown_it": frozenset({"cli"}),
     "msgspec": frozenset(ROOMS),

@@ -2,8 +2,9 @@
 
 Law: nobody's leaving is another's loss. Whoever has read all that is there and wants more reads
 on for everyone, so that there is no reader whose end would end the rest, and no task to leave
-behind. If who was to send the request gives up, another takes its place; when the last is gone,
-the connection is.
+behind. Whose time is up is cancelled, which takes nothing; a deadline of the response's own would
+close it for all. If who was to send the request gives up, another takes its place; when the last
+is gone, the connection is.
 
 Rejected: a task that reads for all. It needs an owner that outlives every caller, it reads what
 nobody wants any more, and a slow reader could not slow the server down.
@@ -11,6 +12,7 @@ nobody wants any more, and a slow reader could not slow the server down.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -157,19 +159,17 @@ class Tape:
         """All that has come."""
         return b"".join(self.pieces)
 
-    async def more(self, deadline: float) -> None:
-        """Until there is more, or no more to come, or it is worth asking again.
-
-        Raises:
-            BodyTimeout: `deadline` passed first.
-        """
+    async def more(self) -> None:
+        """Until there is more, or no more to come, or it is worth asking again."""
         if self._reading:
-            await self._wait(deadline)
+            if self._moved is None:
+                self._moved = anyio.Event()
+            await self._moved.wait()
             return
         assert self._response is not None
         self._reading = True
         try:
-            data = await self._response.receive(deadline)
+            data = await self._response.receive(math.inf)
             if data:
                 self._take(data)
             else:
@@ -182,14 +182,6 @@ class Tape:
             if self._moved is not None:
                 self._moved.set()
                 self._moved = None
-
-    async def _wait(self, deadline: float) -> None:
-        if self._moved is None:
-            self._moved = anyio.Event()
-        with anyio.CancelScope(deadline=deadline) as scope:
-            await self._moved.wait()
-        if scope.cancelled_caught:
-            raise BodyTimeout("another call reads, and nothing came")
 
     def _take(self, data: bytes) -> None:
         self._size += len(data)
@@ -241,7 +233,12 @@ class View:
         self._scope: anyio.CancelScope | None = None
 
     async def receive(self, deadline: float) -> bytes:
-        """The next bytes, at once as far as they are there."""
+        """The next bytes, at once as far as they are there.
+
+        Raises:
+            BodyTimeout: `deadline` passed first; the others go on.
+            BodyBroken: The body broke, or this was closed.
+        """
         tape = self._tape
         while not self._closed:
             if self._at < len(tape.pieces):
@@ -252,12 +249,14 @@ class View:
             if tape.broken is not None:
                 self._flight.forget()
                 raise BodyBroken(str(tape.broken), undecodable=tape.broken.undecodable)
-            self._scope = anyio.CancelScope()
+            self._scope = scope = anyio.CancelScope(deadline=deadline)
             try:
-                with self._scope:
-                    await tape.more(deadline)
+                with scope:
+                    await tape.more()
             finally:
                 self._scope = None
+            if scope.cancelled_caught and not self._closed:
+                raise BodyTimeout("nothing came until the deadline")
         raise BodyBroken("the response is closed")
 
     async def aclose(self) -> None:

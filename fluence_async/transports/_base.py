@@ -6,7 +6,8 @@ because that decides whether a limiter's unit may be given back. Times are secon
 running loop's own clock (`Transport.clock`), so that a virtual clock rules everything.
 
 Every await here is cancel-safe: a cancelled `send` leaves no connection checked out, a
-cancelled `receive` leaves a response that `aclose` or `abort` closes for good.
+cancelled `receive` has taken nothing, and leaves a response that the next `receive` goes on with
+and `aclose` or `abort` closes for good.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Response(Protocol):
     headers: Mapping[str, str]
 
     async def receive(self, deadline: float) -> bytes:
-        """The next bytes of the body, as many as are there; b"" at its clean end.
+        """The next bytes of the body, as many as are there; b"" at its clean end. Cancelled, it
+        has taken none that a later one would miss.
 
         Args:
             deadline: When to give up, on `Transport.clock`; `math.inf` for never.

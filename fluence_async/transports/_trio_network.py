@@ -8,14 +8,15 @@ a seventh of what a read costs. What trio raises is told as httpcore2's, and not
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from types import coroutine
 from typing import Any
 from weakref import WeakSet
 
 import httpcore2
 import trio
 
-__all__ = ["Network"]
+__all__ = ["Network", "Wire"]
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -49,18 +50,36 @@ class Network(httpcore2.AsyncNetworkBackend):
             stream.socket.close()
             raise httpcore2.ConnectError("the transport is closed")
         self.sockets.add(stream.socket)
-        return _Wire(stream, stream.socket)
+        return Wire(stream, stream.socket)
 
 
-class _Wire(httpcore2.AsyncNetworkStream):
-    """The bytes of one connection."""
+class Wire(httpcore2.AsyncNetworkStream):
+    """The bytes of one connection.
+
+    Attributes:
+        by_hand: Who reads is stepped by hand: a read waits for nothing, but yields this wire to
+            whoever steps, and is sent the bytes.
+    """
 
     def __init__(self, stream: trio.abc.Stream, socket: trio.socket.SocketType) -> None:
         self._stream = stream
         self._socket = socket
+        self.by_hand = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         del timeout
+        return await (self._given() if self.by_hand else self.receive(max_bytes))
+
+    @coroutine
+    def _given(self) -> Generator[Wire, bytes, bytes]:
+        return (yield self)
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """Wait for bytes; b"" at the end. Cancelled, it has taken none.
+
+        Raises:
+            httpcore2.ReadError: The connection broke, or was closed.
+        """
         try:
             return bytes(await self._stream.receive_some(max_bytes))
         except _GONE as error:
@@ -91,7 +110,7 @@ class _Wire(httpcore2.AsyncNetworkStream):
             await encrypted.do_handshake()
         except _GONE as error:
             raise httpcore2.ConnectError(error) from error
-        return _Wire(encrypted, self._socket)
+        return Wire(encrypted, self._socket)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":

@@ -1,9 +1,10 @@
 """The transport on trio: a `Request` goes out through httpcore2, its bytes come back.
 
 Law: the one iterator of a response is owned here, stepped by `receive` only, and closed with it:
-no async generator is left to the collector. A response that failed, timed out or was cancelled
-is closed at once. Connecting has one deadline, from the moment a connection is begun (not: waited
-for) until the request's head is written; of httpcore2's own timeouts each stage would have it all.
+no async generator is left to the collector. A response that failed or timed out is closed at once;
+one whose reader was cancelled goes on with the next. Connecting has one deadline, from the moment
+a connection is begun (not: waited for) until the request's head is written; of httpcore2's own
+timeouts each stage would have it all.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ._base import (
 from ._delivery import Deliveries
 from ._failures import authority, brief, connecting_failed
 from ._head import read_head, write_head
+from ._httpcore_body import Body
 from ._httpcore_pool import Line, Pool, Way
 from ._httpcore_progress import Progress, later
 from ._inflate import decoded
@@ -153,12 +155,12 @@ class _Response:
         self.status: int = answer.status
         self.headers = headers
         self._url = url
-        self._answer = answer
-        self._pieces = answer.aiter_stream()
+        self._body = Body(answer)
         self.line = line
         self._let_go = let_go
         self._token = trio.lowlevel.current_trio_token()
         self._reading = False
+        self._left = False  # it was closed while it was read
         self._whole = False
         self._closed = False
 
@@ -171,17 +173,22 @@ class _Response:
                 return b""
             raise BodyBroken(f"the body from {authority(self._url)} was closed")
         data: bytes | None = None
+        goes_on = False
         self._reading = True
         try:
             with trio.CancelScope(deadline=deadline):
-                data = await anext(self._pieces, b"")
+                data = await self._body.next()
+            goes_on = bool(data)
+        except trio.Cancelled:
+            goes_on = True  # with the next: this one has taken nothing
+            raise
         except _FAILURES as error:
             raise BodyBroken(
                 f"the body from {authority(self._url)} broke off: {brief(error)}"
             ) from error if isinstance(error, httpcore2.NetworkError) else None
         finally:
             self._reading = False
-            if not data:
+            if self._left or not goes_on:
                 await self._close()
         if data is None:
             raise BodyTimeout(f"{authority(self._url)} sent nothing until the deadline")
@@ -191,6 +198,7 @@ class _Response:
     async def aclose(self) -> None:
         """Let go of the connection; see `Response.aclose`."""
         if self._reading:
+            self._left = True
             self.line.close()  # the reader wakes up to that, and closes the rest
         else:
             await self._close()
@@ -201,8 +209,7 @@ class _Response:
         self._closed = True
         try:
             with trio.CancelScope(shield=True):  # it waits for no network
-                await self._pieces.aclose()
-                await self._answer.aclose()
+                await self._body.aclose()
         finally:
             self._let_go(self)
 
@@ -218,6 +225,7 @@ class _Response:
         if self._closed:
             return
         self.line.close()
+        self._left = self._reading
         if not self._reading:
             with suppress(RuntimeError):  # the run is ending, and closes generators by itself
                 trio.lowlevel.spawn_system_task(self._close_dropped)

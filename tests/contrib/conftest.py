@@ -1,5 +1,5 @@
-"""coredis drops anyio's streams unclosed, and asyncio's end tasks that have not taken a step while it
-connects: neither a failure of ours, nor to be told elsewhere."""
+"""coredis drops anyio's streams unclosed; asyncio's end drops what has not run while it connects:
+neither a failure of ours, nor to be told elsewhere."""
 
 from __future__ import annotations
 

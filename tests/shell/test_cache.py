@@ -22,11 +22,12 @@ from fluence_async import (
     InternalServerError,
     Limiter,
     StreamInterruptedError,
+    StreamTimeoutError,
     Timeout,
 )
 from fluence_async.cache import CacheStore, MemoryCache, SqliteCache
 from fluence_async.hooks import CacheLooked, CallFailed, CallFinished, CallStarted, Fact
-from fluence_async.testing import FluenceServer, Reset, Stream
+from fluence_async.testing import FluenceServer, Pause, Reset, Stream
 from fluence_async.transports._base import BodyBroken, ConnectFailed
 from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, event, text
 from tests.shell.test_cancellation import cancelled_at
@@ -463,6 +464,23 @@ async def test_who_leaves_a_stream_takes_nothing_from_the_others(how: str) -> No
         assert waiting(fluence) == 0
     assert len(transport.requests) == 1
     assert not transport.open
+
+
+async def test_the_clock_of_one_takes_nothing_from_the_others() -> None:
+    async with FluenceServer() as server:
+        server.script(Stream("a", Pause(0.15), "b"))
+        async with FluenceSession(
+            api_key=server.api_key, base_url=server.base_url, cache="memory"
+        ) as fluence:
+            async with fluence.chat.completions.stream(**HI) as patient:
+                async with fluence.chat.completions.stream(
+                    **HI, timeout=Timeout(idle=0.03)
+                ) as hurried:
+                    with pytest.raises(StreamTimeoutError, match="idle"):
+                        await hurried.get_final_text()
+                assert await patient.get_final_text() == "ab"
+        assert len(server.requests) == 1
+        await server.wait_until_idle()
 
 
 async def test_the_last_to_leave_closes_the_connection() -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
-from fluence_async import FluenceSession, Limiter, RetryPolicy, StreamInterruptedError
-from fluence_async.testing import Done, Finish, FluenceServer, Pause, Status, Stream
+from fluence_async import ChatStream, FluenceSession, Limiter, RetryPolicy
+from fluence_async.testing import Done, Finish, FluenceServer, Pause, Status, Stream, Trickle
 
 pytestmark = pytest.mark.anyio
 
@@ -205,6 +206,72 @@ async def test_random_cancels_of_many_workers_leave_nothing() -> None:
         await world.plain()
 
 
+class Reader:
+    """Reads a stream, and keeps what it was given."""
+
+    def __init__(self, stream: ChatStream) -> None:
+        self.stream = stream
+        self.text = ""
+        self.ended = False
+
+    async def read(self) -> None:
+        chunk = await anext(self.stream, None)
+        self.ended = chunk is None
+        self.text += "" if chunk is None else chunk.text
+
+
+PIECES = ("Who ", "is cancelled ", "has lost ", "nothing.")
+
+
+@pytest.mark.parametrize("cache", [None, "memory"])
+@pytest.mark.parametrize("cut", [False, True], ids=["between events", "within events"])
+async def test_a_stream_goes_on_after_any_read_that_was_cancelled(*, cache: Any, cut: bool) -> None:
+    suspension = 0
+    cancelled = True
+    while cancelled:
+        suspension += 1
+        assert suspension < 200
+        cancelled = False
+        async with opened(cache=cache) as world:
+            steps = [step for piece in PIECES for step in (piece, Pause(0.001))]
+            world.server.script(Trickle(Stream(*steps), size=40) if cut else Stream(*steps))
+            async with world.fluence.chat.completions.stream(model=MODEL, messages="hi") as stream:
+                reader = Reader(stream)
+                while not reader.ended:
+                    cancelled |= not await cancelled_at(reader.read(), suspension)
+                    await reader.read()
+                assert reader.text == stream.completion.text == "".join(PIECES)
+            await world.check()
+            assert len(world.server.requests) == (1 if cache else 2)
+    assert suspension >= 2
+
+
+@pytest.mark.parametrize("how", ["reads on", "closes"])
+async def test_a_reader_that_is_cancelled_takes_nothing_from_who_reads_along(how: str) -> None:
+    for suspension in range(1, 6):
+        for turn in range(len(PIECES)):
+            async with opened(cache="memory") as world:
+                steps = [step for piece in PIECES for step in (piece, Pause(0.002))]
+                world.server.script(Stream(*steps))
+                create = world.fluence.chat.completions.create
+                first = Reader(await create(model=MODEL, messages="hi", stream=True))
+                other = await create(model=MODEL, messages="hi", stream=True)
+                for _ in range(turn):
+                    await first.read()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(cancelled_at, first.read(), suspension)
+                    await checkpoint()  # so that it is the first who reads for both
+                    tasks.start_soon(other.get_final_completion)
+                if how == "closes":
+                    await first.stream.aclose()
+                else:
+                    while not first.ended:
+                        await first.read()
+                    assert first.text == "".join(PIECES)
+                assert other.completion.text == "".join(PIECES)
+                await world.check()
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 async def test_with_a_cache_it_leaves_nothing_either(
     call: Callable[[World], Coroutine[Any, Any, None]],
@@ -226,13 +293,11 @@ async def test_equal_calls_that_are_cancelled_leave_the_limiter_nothing() -> Non
             world.server.script(Stream("Hel", Pause(0.002), "lo"), repeat=True)
 
             async def other(world: World = world, at: int = 41 - suspension) -> None:
-                with suppress(StreamInterruptedError):  # who reads for both may be cancelled
-                    await cancelled_at(world.stream(), at)
+                await cancelled_at(world.stream(), at)
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(other)
-                with suppress(StreamInterruptedError):
-                    await cancelled_at(world.stream(), suspension)
+                await cancelled_at(world.stream(), suspension)
             with anyio.fail_after(5):
                 await world.server.wait_until_idle(4, connections=2)
             world.left_nothing()

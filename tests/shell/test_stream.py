@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import pickle
 from typing import Any
@@ -280,6 +281,25 @@ async def test_a_cancelled_read_loses_nothing() -> None:
                 await anext(stream)
             assert scope.cancelled_caught
             assert seen + await read(stream) == "Hello"
+
+
+def test_a_task_that_is_cancelled_in_the_drain_leaves_no_connection() -> None:
+    """asyncio's own cancellation passes anyio's shields."""
+
+    async def main() -> None:
+        transport = ScriptedTransport(Answer(text("Hel"), FINISH, DONE, STALL))
+        async with session(transport) as fluence:
+            stream = await fluence.chat.completions.create(model="m", messages="hi", stream=True)
+            reading = asyncio.create_task(read(stream))
+            while not stream._closed:
+                await asyncio.sleep(0)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert not transport.open
+            assert stream.complete
+
+    asyncio.run(main())
 
 
 async def test_two_readers_of_one_stream_are_told_apart() -> None:

@@ -16,6 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +251,9 @@ def _open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-async def _used() -> tuple[Transport, Response]:
-    """A transport that keeps an idle connection, and one under a response; both are left open."""
+async def _used(*, cancelled: bool = False) -> tuple[Transport, Response]:
+    """A transport that keeps an idle connection, and one under a response, of which perhaps a read
+    was cancelled; both are left open."""
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
 
@@ -268,14 +270,19 @@ async def _used() -> tuple[Transport, Response]:
     left = await transport.send(post(url))
     assert await left.receive(math.inf) == b"o"
     assert await body_of(await transport.send(post(url))) == b"ok"
+    if cancelled:
+        with anyio.move_on_after(0) as scope:
+            await left.receive(math.inf)
+        assert scope.cancelled_caught
     return transport, left
 
 
 @BACKENDS
-def test_what_is_open_when_a_run_ends_is_closed_with_it(backend: str) -> None:
+@pytest.mark.parametrize("cancelled", [False, True], ids=["", "after a cancelled read"])
+def test_what_is_open_when_a_run_ends_is_closed_with_it(backend: str, *, cancelled: bool) -> None:
     most = math.inf
     for _ in range(3):
-        transport, left = anyio.run(_used, backend=backend)
+        transport, left = anyio.run(partial(_used, cancelled=cancelled), backend=backend)
         left.abort()
         transport.abandon()
         transport.abandon()

@@ -9,16 +9,20 @@ from contextlib import suppress
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ...transports._base import BodyBroken, Response
 from ._expect import expect
-from ._server import Factory, Peer, Script, body_of, post, saying, served
-from .bodies import sized
+from ._server import Factory, Peer, Script, body_of, post, saying, served, trusting
+from .bodies import CHUNKED, OK, sized
 
 __all__ = [
     "a_call_cancelled_after_any_number_of_steps_leaves_nothing",
     "a_cancelled_call_for_a_slot_leaves_the_slot",
     "a_cancelled_read_leaves_a_response_that_can_be_closed",
+    "a_cancelled_read_loses_nothing",
     "a_cancelled_send_leaves_nothing_at_any_stage",
     "a_cancelled_send_of_a_big_body_leaves_nothing",
+    "a_read_cancelled_after_any_number_of_steps_loses_nothing",
+    "a_read_that_is_cancelled_and_closed_at_once_leaves_nothing",
 ]
 
 
@@ -170,3 +174,103 @@ async def a_cancelled_read_leaves_a_response_that_can_be_closed(factory: Factory
             else:
                 response.abort()
             await server.empty()
+
+
+async def a_cancelled_read_loses_nothing(factory: Factory) -> None:
+    """The next one goes on where it would have, between any two bytes of each framing, also over
+    TLS; and the connection serves the next request."""
+    more = anyio.Event()
+
+    async def bytewise(peer: Peer) -> None:
+        nonlocal more
+        for whole in (sized(7) + b"abcdefg", _IN_CHUNKS, OK + b"\r\nabcdefg"):
+            await peer.request()
+            end = whole.index(b"\r\n\r\n") + 4
+            await peer.say(whole[:end])
+            for byte in whole[end:]:
+                await more.wait()
+                more = anyio.Event()
+                await peer.say(bytes([byte]))
+            await checkpoint()
+
+    for tls in (False, True):
+        context = trusting() if tls else None
+        async with served(factory, bytewise, tls=tls, ssl_context=context) as (transport, server):
+            for framing in range(3):
+                response = await transport.send(post(server.url))
+                got, data = b"", b"-"
+                while data:
+                    with anyio.move_on_after(0.01):
+                        data = await response.receive(math.inf)
+                        got += data
+                        continue
+                    more.set()
+                expect(got == b"abcdefg", f"framing {framing}: {got!r}")
+                await response.aclose()
+            expect(server.accepted == 1, f"{server.accepted} connections")
+
+
+_IN_CHUNKS = CHUNKED + b"3\r\nabc\r\n4;why=not\r\ndefg\r\n0\r\nX-Sum: 1\r\n\r\n"
+
+
+async def a_read_cancelled_after_any_number_of_steps_loses_nothing(factory: Factory) -> None:
+    """Also as the bytes arrive."""
+
+    async def pieces(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.say(CHUNKED + b"4")
+            for piece in (b"\r\nab", b"cd\r\n1\r\ne\r\n2", b"\r\nfg\r", b"\n0\r\n\r\n"):
+                for _ in range(4):
+                    await checkpoint()
+                await peer.say(piece)
+
+    async with served(factory, pieces, max_connections=1) as (transport, server):
+        for steps in range(60):
+            response = await transport.send(post(server.url))
+            got = b""
+
+            async def read(scope: anyio.CancelScope, response: Response = response) -> None:
+                nonlocal got
+                with scope:
+                    while data := await response.receive(math.inf):
+                        got += data
+
+            scope = anyio.CancelScope()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read, scope)
+                for _ in range(steps):
+                    await checkpoint()
+                scope.cancel()
+            with anyio.fail_after(5):
+                await read(anyio.CancelScope())
+            expect(got == b"abcdefg", f"after {steps} steps: {got!r}")
+            await response.aclose()
+        expect(server.accepted == 1, f"{server.accepted} connections")
+
+
+async def a_read_that_is_cancelled_and_closed_at_once_leaves_nothing(factory: Factory) -> None:
+    """Whichever comes first; nobody comes back to that response, and its slot is free again."""
+    async with served(factory, saying(sized(100)), max_connections=1) as (transport, server):
+
+        async def read(response: Response, scope: anyio.CancelScope) -> None:
+            with scope, suppress(BodyBroken):
+                await response.receive(math.inf)
+
+        for cancelled_first in (False, True):
+            for close in ("aclose", "abort"):
+                with anyio.fail_after(5):
+                    response = await transport.send(post(server.url))
+                scope = anyio.CancelScope()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(read, response, scope)
+                    for _ in range(5):
+                        await checkpoint()
+                    if cancelled_first:
+                        scope.cancel()
+                    if close == "aclose":
+                        await response.aclose()
+                    else:
+                        response.abort()
+                    scope.cancel()
+                await server.empty()

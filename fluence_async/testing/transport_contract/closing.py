@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import suppress
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ...transports._base import BodyBroken, Disconnected, TransportError
+from ...transports._base import BodyBroken, Disconnected, Response, TransportError
 from ._expect import expect, raises
 from ._server import Factory, Peer, body_of, echo, post, saying, served
 from .bodies import sized
@@ -16,6 +17,7 @@ from .bodies import sized
 __all__ = [
     "a_kept_connection_that_dies_under_a_request_is_told",
     "a_kept_connection_that_was_closed_is_not_used",
+    "a_response_that_is_closed_as_its_bytes_come_leaves_nothing",
     "a_response_that_is_left_early_closes_its_connection",
     "a_response_that_is_read_to_its_end_gives_its_connection_back",
     "abort_closes_any_number_of_times",
@@ -109,6 +111,40 @@ async def closing_a_response_ends_a_read_in_another_task(factory: Factory) -> No
                     await response.aclose()
                 else:
                     response.abort()
+            await server.empty()
+
+
+async def a_response_that_is_closed_as_its_bytes_come_leaves_nothing(factory: Factory) -> None:
+    """In another task, after any number of steps; its slot is free, read on or not."""
+    go = anyio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(sized(100))
+        await go.wait()
+        await peer.say(b"some")
+        await peer.gone()
+
+    async with served(factory, script, max_connections=1) as (transport, server):
+
+        async def read(response: Response) -> None:
+            with suppress(BodyBroken):
+                await response.receive(math.inf)
+
+        for steps in range(24):
+            go = anyio.Event()
+            with anyio.fail_after(5):
+                response = await transport.send(post(server.url))
+            async with anyio.create_task_group() as tasks:
+                if steps % 2:  # they are there before they are asked for
+                    go.set()
+                    await anyio.sleep(0.01)
+                tasks.start_soon(read, response)
+                await checkpoint()
+                go.set()
+                for _ in range(steps // 2):
+                    await checkpoint()
+                await response.aclose()
             await server.empty()
 
 
