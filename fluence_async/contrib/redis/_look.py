@@ -26,6 +26,7 @@ __all__ = ["RedisLook"]
 _S = 1_000_000_000
 _US = 1_000
 _TIMEOUT_S = 2.0
+_ASIDE = 2**51
 
 
 class RedisLook:
@@ -106,7 +107,7 @@ class RedisLook:
                     if arrived <= there:  # or else it is in flight, until a lease ends
                         window.put(back, cost)
         there_still = {who for who, until in held if until >= there and who != beside}
-        lanes = [int(turn >= 0) for who, turn in stand if who in there_still]
+        lanes = [_lane(turn) for who, turn in stand if who in there_still]
         return LimiterSnapshot(
             windows=bucket.snapshot(now),
             waiting=len(lanes),
@@ -114,3 +115,8 @@ class RedisLook:
             waiting_batch=sum(lanes),
             passed=passed if sum(lanes) or lately > there else 0,
         )
+
+
+def _lane(turn: float) -> int:
+    """Of a ticket, as `_step.lua` numbers them."""
+    return int(0 <= turn < _ASIDE or turn >= 2 * _ASIDE)
