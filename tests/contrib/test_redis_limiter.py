@@ -498,13 +498,14 @@ async def test_small_calls_of_other_processes_overtake_no_large_one(redis: Redis
     limits = ("90/0.2s", "100 tokens/0.2s")
     one, other = (limiter_of(redis, *limits, margin_s=0, drift=0) for _ in range(2))
 
-    async def talk() -> None:
+    async def talk(after_s: float) -> None:
+        await anyio.sleep(after_s)
         while True:
             await call(other, costs={"tokens": 20})
 
     async with anyio.create_task_group() as group:
-        for _ in range(6):
-            group.start_soon(talk)
+        for number in range(5):  # so that tokens come back a few at a time
+            group.start_soon(talk, number * 0.04)
         await anyio.sleep(0.3)
         with anyio.fail_after(3):
             await call(one, costs={"tokens": 90})
