@@ -153,9 +153,9 @@ class Bucket:
                     wake = max(wake, window.free_at(cost))
         return wake
 
-    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:
-        """Whether so much cannot be had now."""
-        return bool(self._due(costs, now, lane))
+    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:
+        """Until when so much cannot be had, as `take` says it: 0 if it can."""
+        return self._due(costs, now, lane)
 
     def _subtract(self, claim: Claim) -> None:
         for window in self.windows:

@@ -24,6 +24,7 @@ __all__ = [
     "Claim",
     "counts_at_once",
     "counts_on_arrival",
+    "is_of_one_model",
     "the_rest",
 ]
 
@@ -38,6 +39,11 @@ def counts_on_arrival(dimension: str) -> bool:
 def counts_at_once(dimension: str) -> bool:
     """Whether what a request costs of it is back, with no period, when it is over."""
     return dimension == "concurrent" or dimension.startswith("concurrent:")
+
+
+def is_of_one_model(dimension: str) -> bool:
+    """Whether only what one model is asked costs any of it."""
+    return ":" in dimension
 
 
 class Claim:

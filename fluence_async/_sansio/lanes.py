@@ -5,7 +5,8 @@ grant is theirs: for each nine interactive calls that passed them by, one of the
 goes before everybody, and takes as if it were interactive. Were the reserve held against it, an
 interactive lane that lives on the reserve would keep it out for ever.
 
-In a queue a turn is taken as soon as it is owed. Among processes the one that is owed may be
+In a queue a turn is taken as soon as it is owed; while limits of its model alone keep a batch call
+from that, others pass, and one turn is owed at most. Among processes the one that is owed may be
 asleep: turns that it missed meanwhile are still owed, and units are left for them.
 """
 

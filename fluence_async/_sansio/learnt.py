@@ -124,7 +124,8 @@ class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             calls: How many, at least 1.
             lane: 0 for interactive calls, 1 for batch calls.
-            model: Whom they ask, for the limits that this model has of its own.
+            model: Whom they ask, for the limits that this model has of its own; whether those that
+                wait take of these, too, is not known.
 
         Returns:
             Seconds from the snapshot on; None if every unit is in flight, so that it hangs on
@@ -145,17 +146,26 @@ class LimiterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"calls={calls!r}: must be a whole number from 1 up")
         if lane not in (0, 1):
             raise ValueError(f"lane={lane!r}: must be 0 (interactive) or 1 (batch)")
-        seen = [
-            each.outlook
-            for each in self.windows
-            if each.limit.dimension == "requests" and each.limit.model in (None, model)
-        ]
-        windows = [each for each in seen if each is not None]
-        if len(windows) < len(seen):
+        counted = [each for each in self.windows if each.limit.dimension == "requests"]
+        everybodys = [each.outlook for each in counted if each.limit.model is None]
+        windows = [each.outlook for each in counted if each.limit.model in (None, model)]
+        interactive, batch = self.waiting - self.waiting_batch, self.waiting_batch
+        at = self._after(everybodys, interactive, batch, calls, lane)
+        if at is None or len(windows) == len(everybodys):
+            return at
+        alone = self._after(windows, 0, 0, calls, lane)
+        return None if alone is None else max(at, alone)
+
+    def _after(
+        self, windows: list[Outlook | None], interactive: int, batch: int, calls: int, lane: int
+    ) -> float | None:
+        """In how many seconds the last of `calls` could go, after so many others."""
+        seen = [each for each in windows if each is not None]
+        if len(seen) < len(windows):
             return None
         more = [calls - 1 if each == lane else 0 for each in (0, 1)]
-        interactive = self.waiting - self.waiting_batch + more[0]
-        order = before(interactive, self.waiting_batch + more[1], self.passed, lane)
-        now = max(each.now for each in windows)
-        at = earliest(windows, now + round(self.paused_s * _S), *order)
+        now = max(each.now for each in seen)
+        start = now + round(self.paused_s * _S)
+        order = before(interactive + more[0], batch + more[1], self.passed, lane)
+        at = earliest(seen, start, *order)
         return None if at is None else (at - now) / _S

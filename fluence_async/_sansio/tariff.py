@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from .claim import is_of_one_model
 from .rate_limit import RateLimit
 
 __all__ = ["ONE_REQUEST", "Tariff", "came_to", "own", "shared"]
@@ -91,11 +92,11 @@ def own(units: Mapping[str, int]) -> str:
     """Whose limits of its own a call has to keep: what their names end with; `""` for nobody's."""
     if len(units) > 1:
         for name in units:
-            if ":" in name:
+            if is_of_one_model(name):
                 return name.partition(":")[2]
     return ""
 
 
 def shared(units: Mapping[str, int]) -> dict[str, int]:
     """What of it counts for everybody."""
-    return {name: cost for name, cost in units.items() if ":" not in name}
+    return {name: cost for name, cost in units.items() if not is_of_one_model(name)}

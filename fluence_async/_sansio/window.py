@@ -44,6 +44,11 @@ class Window:
         while returns and returns[0][0] <= now:
             self.free += returns.popleft()[1]
 
+    def is_short(self, cost: int, now: int, lane: int) -> bool:
+        """Whether so much cannot be had now."""
+        self.advance(now)
+        return cost > 0 and cost + (self.reserve if lane else 0) > self.free
+
     def put(self, at: int, cost: int) -> None:
         returns = self.returns
         if not returns or returns[-1][0] <= at:

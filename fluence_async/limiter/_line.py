@@ -147,9 +147,9 @@ class Line:
     def _next(self, now: int) -> tuple[int, Waiter | None]:
         """Whose units are taken, or who waits in vain; otherwise when to try again."""
         soonest = NEVER
-        passed: list[str] = []
+        held_up: list[str] = []
         for head, lane in self.queue.heads():
-            if head.own in passed:
+            if head.own in held_up:
                 continue
             wake = self.store.take(head.claim, now, lane)
             if not wake:
@@ -158,10 +158,13 @@ class Line:
             if head.deadline < wake < NEVER:
                 head.known_at = wake
                 return 0, head
-            soonest = min(soonest, wake)
-            if not head.own or self.store.is_short(shared(head.claim.costs), now, lane):
+            until = NEVER
+            if head.own:
+                until = self.store.short_until(shared(head.claim.costs), now, lane)
+            soonest = min(soonest, wake, until or wake)
+            if until:
                 break
-            passed.append(head.own)
+            held_up.append(head.own)
         return soonest, None
 
     def _wake(self, waiter: Waiter, now: int, here: Any) -> None:

@@ -6,12 +6,12 @@ never of less. What this process writes it notes here itself; what others have w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import copy
 from operator import sub
 
 from .._sansio.bucket import ARRIVED, DONE, HELD, NEVER, SENT, Bucket, Claim
-from .._sansio.claim import the_rest
+from .._sansio.claim import is_of_one_model, the_rest
 from .._sansio.learning import LearningBucket
 from .._sansio.limits_file import DIMENSIONS, RING, Costs
 from .._sansio.rate_limit import RateLimit
@@ -57,6 +57,10 @@ class Mirror:
         """
         bucket = copy(self.bucket)
         bucket.windows = tuple(map(copy, bucket.windows))
+        if isinstance(self.bucket, LearningBucket):
+            users = {watch.window: watch.own for watch in self.bucket.watches}
+            for window, of in zip(bucket.windows, self.bucket.windows, strict=True):
+                window.rate = users.get(of, of.rate)  # of more, as much is used as has room
         Bucket.tighten(bucket, more, 0)  # and nobody learns of it
         windows = bucket.windows
         dimensions = {window.dimension for window in windows}
@@ -163,6 +167,18 @@ class Mirror:
             bucket.ahead = 0
             for window, cost in theirs:
                 window.free += cost
+
+    def is_held_up(self, now: int, by: Container[str], costs: Costs, lane: int) -> bool:
+        """Whether who needs so much, in that lane's right, waits for limits of its model alone, and
+        for none of the dimensions of a call `by` which it would be passed."""
+        held_up = False
+        for window in self.bucket.windows:
+            name = window.dimension
+            if window.is_short(costs[self._columns[name]], now, lane):
+                if name in by or not is_of_one_model(name):
+                    return False
+                held_up = True
+        return held_up
 
     def settle(
         self,

@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from .._sansio.bucket import NEVER, Claim
-from .._sansio.lanes import before, passed_after, turns_owed
+from .._sansio.lanes import EVERY, before, passed_after, turns_owed
 from .._sansio.tariff import own
 from ._park import Home
 from ._store import Store
@@ -106,7 +106,10 @@ class WaitQueue:
         else:
             interactive, batch = sum(counts[:2]), sum(counts[2 : rank + 1])
         freely, reserved = before(interactive, batch, self.passed, rank // 2)
-        return freely + reserved - 1, int(reserved > 0)
+        lane = int(reserved > 0)
+        if lane and own is not None:  # those whom it may pass bring its turn nearer all the same
+            lane = int(before(self.lanes[0], batch, self.passed, 1).reserved > 0)
+        return freely + reserved - 1, lane
 
     def heads(self) -> Iterator[tuple[Waiter, int]]:
         """Who is served next, and in which lane's right; then who may be, one after another, if
@@ -118,8 +121,10 @@ class WaitQueue:
             yield from ((head, head.lane) for head in _firsts(models))
 
     def served(self, lane: int) -> None:
-        """One of that lane took its units; if it waited, it is still here."""
-        self.passed = passed_after(self.passed, lane, self._batch_waits())
+        """One of that lane took its units; if it waited, it is still here. Batch is owed one turn
+        at most, which it takes at once, if only limits of its model let it."""
+        passed = passed_after(self.passed, lane, self._batch_waits())
+        self.passed = min(passed, EVERY - 1)
 
     def _batch_waits(self) -> bool:
         return any(_count(models) for models in self._ranks[2:])

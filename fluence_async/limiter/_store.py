@@ -5,9 +5,8 @@ that comes in, in nanoseconds of the limiter's clock; the limiter calls it under
 
 A file that processes share (`FileStore`) has the boot clock as the limiter's: `take` answers
 when this process's turn comes, or in a millisecond while another process has the file's lock. A
-store that is itself awaited (Redis) fits under the same queue: the pump then hands the head its
-turn in place of its units; the head awaits the take in its own task, where it can be cancelled,
-sleeps as long as it is told, and at last pumps; settles and releases are posted.
+store that is itself awaited (Redis) fits under the same queue: `take` hands out the unit in hand,
+or leaves the question to a task of the store's own, which pumps when it is answered.
 """
 
 from __future__ import annotations
@@ -44,15 +43,16 @@ class Store(Protocol):
         """Raise ValueError if such a claim could never be taken."""
 
     def take(self, claim: Claim, now: int, lane: int) -> int:
-        """Take all or nothing: 0, or when to try again (NEVER: when a settle or release does)."""
+        """Take all or nothing, in that lane's right: 0, or when to try again (NEVER: when a settle
+        or release decides)."""
         ...
 
     def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:
         """Before when no try can succeed, with so many requests ahead; `now` if nobody knows."""
         ...
 
-    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:
-        """Whether so much cannot be had now; where that is not known at once, it cannot."""
+    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:
+        """Until when so much cannot be had: 0 if it can, NEVER where that is not known at once."""
         ...
 
     def sent(self, claim: Claim) -> None:

@@ -3,7 +3,8 @@
 Law: interactive before batch, but for the turns that batch is owed (`_sansio/lanes.py`), then by
 when the first caller of each had come. Who is owed a turn may be asleep: the others leave its units
 and go on. A ticket must be shown anew within a second, or they go on as if it were not there: its
-process may be standing still, or dead. So it is with what batch is owed.
+process may be standing still, or dead. So it is with what batch is owed. Whoever is held up by
+limits of its model alone is passed by the calls of other models, and owed nothing for that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .._sansio.limits_file import (
 )
 from .._sansio.ticket import Ticket
 from ._ledger import Ledger
+from ._mirror import Mirror
 
 __all__ = ["Turns", "passed_by", "shown"]
 
@@ -44,14 +46,21 @@ class Turns:
         self._id = int.from_bytes(os.urandom(8), "little") | 1
         self._place = 0
 
-    def ahead(self, ledger: Ledger, claim: Claim, now: int, lane: int) -> tuple[int, Costs]:
+    def turn(
+        self, ledger: Ledger, mirror: Mirror, claim: Claim, now: int, lane: int
+    ) -> tuple[int, Costs]:
         """In which lane's right it takes, and what others need who go first; empty if none do."""
         tickets = shown(ledger, now)
         if not tickets:
             ledger.header.tickets = 0
-        others = [each for each in tickets if each.owner != self._id]
         came = claim.came or now
         owed = turns_owed(passed_by(ledger, now))
+        others = [
+            each
+            for each in tickets
+            if each.owner != self._id
+            and not mirror.is_held_up(now, claim.costs, each.costs, 0 if owed else each.lane)
+        ]
         batch = sorted((each for each in others if each.lane), key=lambda each: each.came)
         if lane and owed:
             before = [each.costs for each in batch if each.came < came]
@@ -70,8 +79,10 @@ class Turns:
         if batch_waits:
             _put_passed(ledger, passed, now if lane else seen)
 
-    def stand(self, ledger: Ledger, claim: Claim, now: int, lane: int, costs: Costs) -> None:
-        """Show a ticket for who is first here."""
+    def stand(self, ledger: Ledger, mirror: Mirror, claim: Claim, now: int, lane: int) -> None:
+        """Show a ticket for who is first here, and that batch is passed by, if only that holds it
+        up."""
+        costs = mirror.columns(claim.costs)
         tickets = _tickets(ledger)
         mine = self._place < len(tickets) and tickets[self._place].owner == self._id
         if not mine:
@@ -85,7 +96,7 @@ class Turns:
             ticket = Ticket(self._id, lane, claim.came, now, costs)
             _put_ticket(ledger, self._place, ticket, now)
             self.waiting = claim
-        if lane:
+        if lane and not mirror.is_held_up(now, (), costs, lane):
             _put_passed(ledger, passed_by(ledger, now), now)
 
     def leave(self, ledger: Ledger, now: int) -> None:

@@ -118,10 +118,10 @@ class FileStore:
             self._locked()
             return self._bucket.earliest(claim, now, lane, ahead)
 
-    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:
-        """Whether so much cannot be had now."""
+    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:
+        """Until when so much cannot be had; 0 if it can."""
         with self._mutex:
-            return self._bucket.is_short(costs, now, lane)
+            return self._bucket.short_until(costs, now, lane)
 
     def sent(self, claim: Claim) -> None:
         """Its first byte may have left this machine."""
@@ -255,24 +255,24 @@ class FileStore:
         self.stale_after = NEVER
 
     def _take(self, ledger: Ledger, now: int, claim: Claim, lane: int) -> int:
-        others_wait = ledger.header.tickets > 0
-        right, ahead = self._turns.ahead(ledger, claim, now, lane) if others_wait else (lane, ())
-        wake = self._mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
+        mirror, turns, others_wait = self._mirror, self._turns, ledger.header.tickets > 0
+        turn = turns.turn(ledger, mirror, claim, now, lane) if others_wait else (lane, ())
+        right, ahead = turn
+        wake = mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
         if wake and now >= self._search_at:
-            self._search_at = now + self._mirror.search_every
-            self._mirror.bury(ledger, now, self._unseen)
-            wake = self._mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
-        costs = self._mirror.columns(claim.costs)
+            self._search_at = now + mirror.search_every
+            mirror.bury(ledger, now, self._unseen)
+            wake = mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
         if wake:
             if claim.came:
-                self._turns.stand(ledger, claim, now, lane, costs)
+                turns.stand(ledger, mirror, claim, now, lane)
             return wake
-        claim.place = ledger.take(now, costs)
-        self._mirror.note(ledger)
+        claim.place = ledger.take(now, mirror.columns(claim.costs))
+        mirror.note(ledger)
         if others_wait:
-            self._turns.taken(ledger, now, lane)
-        if self._turns.waiting is not None:
-            self._turns.leave(ledger, now)
+            turns.taken(ledger, now, lane)
+        if turns.waiting is not None:
+            turns.leave(ledger, now)
         return 0
 
     def _write(self, what: Callable[[Ledger, int], None]) -> None:

@@ -110,7 +110,7 @@ class Permit(Claim):
     def _learn_refusal(self, now: int) -> None:
         early = self._line.early
         if self._store.refused(self, now) and early is not None:
-            limits = [window.limit for window in self._store.snapshot(now)]
+            limits = [window.limit for window in self._line.store.snapshot(now)]
             shortest = min(limit.period_s for limit in limits if limit.dimension == "requests")
             early.blame(now, round(shortest * _S))
 

@@ -24,6 +24,7 @@ from tests.contrib.redis_server import WHY_NOT, RedisServer
 pytest.importorskip("coredis", reason="coredis is not installed")
 
 from fluence_async.contrib.redis import RedisLimiter, RedisLook
+from fluence_async.contrib.redis._store import RedisStore
 from tests.contrib.simulated_redis import InRedis, Wire
 
 pytestmark = [
@@ -124,6 +125,31 @@ async def test_what_one_learns_the_others_know_before_they_send(redis: RedisServ
     assert learnt(other).reported
     assert learnt(other).burst == 9
     permit.release()
+
+
+async def test_answers_that_go_on_are_no_requests_on_their_way(redis: RedisServer) -> None:
+    """What a streamed answer holds until its end says nothing of how much was counted."""
+    one = limiter_of(redis, "100/minute", "9 concurrent")
+    permits = []
+    with anyio.fail_after(10):
+        for number in range(7):
+            permits.append(permit := await one.acquire())
+            permit.sent()
+            reports = [RateLimitSnapshot(limit=100, remaining=40)] if number == 6 else []
+            permit.settle(reports=reports)
+    assert learnt(one).burst == 40 + 7 - 1
+    for permit in permits:
+        permit.release()
+
+
+def test_a_limit_that_is_tightened_is_the_users_whatever_the_server_states() -> None:
+    limiter = RedisLimiter("redis://localhost:1", "n", ["100/minute"], policy="any-generous")
+    store = limiter._line.store
+    assert isinstance(store, RedisStore)
+    store._pupil._learner.watches[0].regard(500, 0)
+    limiter.tighten(["90/minute"])
+    assert [window.limit.limit for window in limiter.snapshot().windows] == [500]
+    assert [rate.limit for rate in store.limits] == [90]
 
 
 async def test_nobody_is_given_a_unit_by_lessons_that_are_old(redis: RedisServer) -> None:

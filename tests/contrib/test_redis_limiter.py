@@ -446,6 +446,17 @@ async def test_looking_from_outside_sees_everything_and_leaves_nothing(redis: Re
         permit.release()
 
 
+async def test_a_limiter_that_was_tightened_looks_at_what_it_obeys(redis: RedisServer) -> None:
+    one = limiter_of(redis, "10/minute")
+    one.tighten(["8/minute", "5/minute for large"])
+    await call(one, model="large")
+    await heard()
+    there = (await one.look()).windows
+    assert [(str(each.limit), each.used) for each in there] == [
+        ("8/minute", 1), ("5/minute for large", 1),
+    ]  # fmt: skip
+
+
 async def test_a_redis_that_is_not_there_cannot_be_looked_at() -> None:
     shared = SharedLimits(api_key="k", limiter="redis://:secret@127.0.0.1:1/0")
     with pytest.raises(
@@ -529,6 +540,46 @@ async def test_a_place_that_is_given_back_is_forgotten(redis: RedisServer) -> No
         (await one.acquire()).release()
     await heard()
     assert redis.say("ZCARD", "fluence:{n}:units") == b":3"  # the requests
+
+
+@pytest.mark.parametrize("lane", [0, 1])
+async def test_who_waits_for_its_models_limit_holds_up_no_other_process(
+    lane: int, redis: RedisServer
+) -> None:
+    limits = ("4/0.1s", "1/hour for large")
+    large, one = (limiter_of(redis, *limits, margin_s=0, drift=0) for _ in range(2))
+    look = RedisLook(redis.url, "n", limits)
+    await call(large, model="large", lane=lane)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(call, large, model="large", lane=lane))
+        while not (now := await look.look()).waiting:
+            await anyio.sleep(0.01)
+        assert (now.waiting, now.waiting_batch) == (1, lane)
+        began = time.monotonic()
+        with anyio.move_on_after(8):
+            for _ in range(60):
+                await call(one)
+        assert 1.4 <= time.monotonic() - began < 5
+        assert (await look.look()).passed == 0
+        group.cancel_scope.cancel()
+
+
+async def test_small_calls_of_other_processes_overtake_no_large_one(redis: RedisServer) -> None:
+    limits = ("90/0.2s", "100 tokens/0.2s")
+    one, other = (limiter_of(redis, *limits, margin_s=0, drift=0) for _ in range(2))
+
+    async def talk(after_s: float) -> None:
+        await anyio.sleep(after_s)
+        while True:
+            await call(other, costs={"tokens": 20})
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):  # so that tokens come back a few at a time
+            group.start_soon(talk, number * 0.04)
+        await anyio.sleep(0.3)
+        with anyio.fail_after(3):
+            await call(one, costs={"tokens": 90})
+        group.cancel_scope.cancel()
 
 
 async def test_a_model_that_has_a_limit_counts_once_for_its_calls(redis: RedisServer) -> None:

@@ -187,7 +187,8 @@ def test_a_forked_child_goes_on_with_what_was_used_and_nobody_waiting(backend: s
 
     def child() -> None:
         assert (left(limiter), limiter.snapshot().waiting) == ([2], 0)
-        flying.release()  # the parent's, and its business
+        flying.refused()  # the parent's, and its business
+        flying.release()
         assert left(limiter) == [2]
         run(backend, calls, limiter, 2)
         assert left(limiter) == [0]

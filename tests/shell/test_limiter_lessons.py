@@ -501,3 +501,15 @@ async def test_a_session_may_learn_in_the_users_file_and_tomorrows_run_knows(
 def test_a_limiter_of_no_policy_is_none(limiter: str) -> None:
     with pytest.raises(ValueError, match=r"policy='(most|some)'|limiter='disk:any'"):
         FluenceSession(api_key="k", base_url="http://127.0.0.1:9/v1", limiter=limiter)
+
+
+def test_a_server_that_states_more_than_a_file_remembers_is_no_error(tmp_path: Path) -> None:
+    limiter = Limiter(["100/minute"], policy="any-generous", path=tmp_path / "limits")
+    store = limiter._line.store
+    assert isinstance(store, FileStore)
+    assert isinstance(store._bucket, LearningBucket)
+    store._bucket.watches[0].regard(60_000, 0)
+    assert limiter.snapshot().windows[0].limit.limit == 60_000
+    limiter.tighten(["100/minute"])  # as the next session does
+    limiter.tighten(["1000/hour"])
+    assert [window.limit.limit for window in limiter.snapshot().windows] == [60_000, 1000]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import anyio
 import pytest
 
 from fluence_async import Limiter, LimitWaitError
+from tests.shell import limiting
 from tests.shell.limiting import HOLD, after, all_parked, callers, left, virtual
 from tests.shell.limiting import store as store
 from tests.virtual import anyio_backend as anyio_backend
@@ -50,6 +54,17 @@ async def test_who_waits_for_everybodys_limit_is_passed_by_nobody() -> None:
         assert tasks.names == []  # though there are tokens for the small one
         await anyio.sleep(HOLD + 0.01)
         assert {*tasks.names} == {"large", "small"}
+
+
+async def test_whom_both_limits_hold_up_is_passed_as_soon_as_everybodys_does_no_more() -> None:
+    limiter = virtual("2/minute", "1/hour for large")
+    await used_up(limiter, "large")
+    await used_up(limiter, "small")
+    async with callers(limiter) as tasks:
+        await tasks.come("large", model="large")
+        await tasks.come("small", model="small")
+        await anyio.sleep(HOLD + 0.01)
+        assert tasks.names == ["small"]
 
 
 async def test_nobody_passes_another_of_its_own_model() -> None:
@@ -108,3 +123,70 @@ async def test_every_window_is_told_by_the_models_name() -> None:
         await limiter.acquire(model="fluence-large", costs={"tokens": 9})
     with pytest.raises(ValueError, match=r"costs\['tokens'\]=-1"):
         await limiter.acquire(model="fluence-large", costs={"tokens": -1})
+
+
+@pytest.mark.parametrize("store", ["file"], indirect=True)
+@pytest.mark.parametrize("lane", [0, 1])
+async def test_who_waits_for_its_models_limit_holds_up_no_other_process(
+    lane: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiting, "_paths", itertools.repeat(tmp_path / "shared"))
+    limits = ("2/second", "1/hour for large")
+    one, other = virtual(*limits, reserve=0), virtual(*limits, reserve=0)
+    await anyio.sleep(1)  # who comes at 0 shows no ticket
+    async with callers(one) as large, callers(other) as small:
+        await large.come("first", "waits", model="large", lane=lane)
+        await small.come(*range(60))
+        await anyio.sleep(32)
+        assert sorted(small.names) == [*range(60)]
+        assert large.names == ["first"]
+        await small.come(*range(100, 130), lane=1)
+        await small.come(*range(200, 230))
+        await anyio.sleep(1)
+        large.scopes["waits"].cancel()
+        await large.come(*range(30), lane=1)  # nobody is owed what that one could not take
+        await anyio.sleep(20)
+        interactive = [name for name in small.names[60:] if name >= 200]
+        assert len(interactive) >= 24, small.names[60:]
+
+
+async def test_a_batch_call_that_its_models_limit_holds_up_is_owed_no_more_than_one_turn() -> None:
+    limiter = virtual("30/minute", "1/hour for large", reserve=0)
+    await used_up(limiter, "large")
+    async with callers(limiter) as tasks:
+        await tasks.come("large", model="large", lane=1)
+        await tasks.come(*range(29))
+        await anyio.sleep(HOLD + 0.01)
+        await tasks.come(*range(30, 60))
+        assert len(tasks.names) == 59
+        await tasks.come(*[f"b{n}" for n in range(20)], lane=1)
+        await tasks.come(*[f"i{n}" for n in range(30)])
+        await anyio.sleep(HOLD + 0.01)
+        assert sum(name.startswith("b") for name in tasks.names[59:]) == 3  # of thirty
+
+
+async def test_the_wait_of_a_batch_call_counts_the_turn_that_other_models_calls_bring() -> None:
+    limiter = virtual("20/minute", "99/minute for large", reserve=0.7)
+    async with callers(limiter) as tasks:
+        for number in range(20):
+            if number == 12:
+                await tasks.come("batch", lane=1)
+            await tasks.come(number)
+            await anyio.sleep(1)
+        assert limiter.snapshot().passed == 8
+        await tasks.come(*range(20, 30), model="large")
+        await tasks.come("new", lane=1, deadline=after(HOLD - 20 + 12))
+        await anyio.sleep(HOLD)
+        name, at = tasks.served[-1]
+        assert name == "new"
+        assert at == pytest.approx(HOLD + 11, abs=0.01)
+
+
+async def test_others_that_wait_say_nothing_of_a_models_own_limit() -> None:
+    limiter = virtual("2/minute", "1/hour for large", reserve=0)
+    await used_up(limiter, "small", 2)
+    async with callers(limiter) as tasks:
+        await tasks.come(*range(4), model="small")
+        now = limiter.snapshot()
+        assert now.eta_s(1) == now.eta_s(1, model="large") == pytest.approx(3 * HOLD)
+        assert now.eta_s(2, model="large") == pytest.approx(HOLD + 3600 + 0.05 + 1.8)

@@ -30,6 +30,7 @@ __all__ = ["RedisLook"]
 _S = 1_000_000_000
 _US = 1_000
 _TIMEOUT_S = 2.0
+_ASIDE = 2**51
 
 
 class RedisLook:
@@ -111,7 +112,7 @@ class RedisLook:
                         window.put(back, cost)
         learnt = self._heard(lessons, now - there * _US, bucket.windows, now)
         there_still = {who for who, until in held if until >= there and who != beside}
-        lanes = [int(turn >= 0) for who, turn in stand if who in there_still]
+        lanes = [_lane(turn) for who, turn in stand if who in there_still]
         return LimiterSnapshot(
             windows=tuple(each.snapshot(now, learnt.get(each)) for each in bucket.windows),
             waiting=len(lanes),
@@ -131,3 +132,8 @@ class RedisLook:
         except msgspec.DecodeError:
             return {}
         return heed(windows, found, now, generous=self._policy == "any-generous")
+
+
+def _lane(turn: float) -> int:
+    """Of a ticket, as `_step.lua` numbers them."""
+    return int(0 <= turn < _ASIDE or turn >= 2 * _ASIDE)

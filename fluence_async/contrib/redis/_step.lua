@@ -4,11 +4,12 @@
 -- KEYS  1 units: permit -> the time (µs) by which its request had arrived; in the future while it
 --         is in flight: the end of a lease that its owner renews, so that a crash ends by itself.
 --         A permit's name ends with its costs, '|tokens=500|requests=1'; one request if it has none
---       2 tickets: who waits, in order   3 seen: until when a ticket holds   4 state: epoch, clock,
+--       2 tickets: who waits, in order; at the end, passed by all, whom nothing but limits of its
+--         model's own holds up   3 seen: until when a ticket holds   4 state: epoch, clock,
 --         blocked, turn, passed (by how many grants batch was), lately (until when batch that was
---         just served counts as waiting: it may ask again); what was learnt of the server, and how
---         often that changed; and for each window when all that was taken would be drained, at its
---         pace and at a slower one
+--         just served counts as waiting: it may ask again), which permit each who waits asks for;
+--         what was learnt of the server, and how often that changed; and for each window when all
+--         that was taken would be drained, at its pace and at a slower one
 -- ARGV  1 me   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
 --       5 the permit's name   6 how often the lessons had changed that I know; '' if I learn nothing
 --       7 of how many grants one is batch's   8 the number of windows, then limit, hold (µs; 0 for
@@ -17,8 +18,8 @@
 --       counter bears, or 0 each; then what happened: 'put' name age | 'drop' name | 'hold' name |
 --       'block' µs | 'learn' how often they had changed before, lessons | 'leave'
 -- Returns {verdict, wait (µs), epoch, now (µs), how often the lessons changed, what they are if that
--- is news ('=' if these are mine), how many are in flight, used of each window …, how deep the
--- request goes in each …}; the verdict is 'taken', 'wait', 'noted' (nothing was asked for), 'learn'
+-- is news ('=' if these are mine), how many requests are in flight, used of each window …, how deep
+-- this one goes in each …}; the verdict is 'taken', 'wait', 'noted' (nothing was asked for), 'learn'
 -- (take in the lessons, then ask again) or 'lost' (this Redis has forgotten what I know: tell it all).
 local units, tickets, seen, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, known, lease, lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -79,6 +80,7 @@ local changed = redis.call('HGET', state, 'changed') or '0'
 local function leave(who)
   redis.call('ZREM', tickets, who)
   redis.call('ZREM', seen, who)
+  redis.call('HDEL', state, 'asks:' .. who)
 end
 
 while argument <= #ARGV do
@@ -129,7 +131,7 @@ for number, window in ipairs(windows) do
   end
 end
 for place = 2, #out, 2 do
-  if tonumber(out[place]) > now then flying = flying + 1 end
+  if tonumber(out[place]) > now then flying = flying + cost(out[place - 1], 'requests') end
 end
 
 -- When so many units more than now are free in a window; what is in flight tells nothing yet, and
@@ -159,20 +161,19 @@ local function drained(window, need)
   return wake
 end
 
-local function wait_for(ahead, freely)
+-- Turns are numbered from 1 on in lane 1, from -2 aside on in lane 0. Who is held up by limits of
+-- its model alone keeps its turn, and stands behind all others: from 2 aside on, or from aside on.
+local aside = 2 ^ 51
+
+local function wait_for(ahead, freely, everybodys)
   local wake = 0
   for number, window in ipairs(windows) do
     local need = cost(ARGV[5], window.dimension)
-    if need > 0 then
-      if not freely then need = need + window.reserve end
-      if window.dimension == 'requests' or window.dimension == 'concurrent' then
-        need = need + ahead
-      end
-      local missing = used[number] + need - window.limit
+    if need > 0 and not (everybodys and window.dimension:find(':', 1, true)) then
+      need = need + (ahead[number] or 0)
+      local missing = used[number] + need + (freely and 0 or window.reserve) - window.limit
       if missing > 0 then wake = math.max(wake, returns(window, missing)) end
-      if window.paces[1] then
-        wake = math.max(wake, drained(window, cost(ARGV[5], window.dimension) + ahead))
-      end
+      if window.paces[1] then wake = math.max(wake, drained(window, need)) end
     end
   end
   return math.max(wake, blocked)
@@ -185,23 +186,33 @@ elseif lane ~= '' and learns and ARGV[6] ~= changed and not told then
   verdict = 'learn'
 elseif lane ~= '' then
   local lately = tonumber(redis.call('HGET', state, 'lately') or '0')
-  local batch_waits = lately > now or redis.call('ZCOUNT', tickets, '0', '+inf') > 0
-  local turn = redis.call('ZSCORE', tickets, me)
-  if not turn or (lane == '0') ~= (tonumber(turn) < 0) then
+  local batch_waits = lately > now or redis.call('ZCOUNT', tickets, '0', '(' .. at(aside)) > 0
+  local turn = tonumber(redis.call('ZSCORE', tickets, me) or nil)
+  if turn and turn >= aside then turn = turn - (turn < 2 * aside and 3 or 2) * aside end
+  if not turn or (lane == '0') ~= (turn < 0) then
     turn = redis.call('HINCRBY', state, 'turn', 1)
-    if lane == '0' then turn = turn - 2 ^ 52 end
-    redis.call('ZADD', tickets, at(turn), me)
+    if lane == '0' then turn = turn - 2 * aside end
   end
+  redis.call('ZADD', tickets, at(turn), me)
   -- See _sansio/lanes.py: batch that was passed by is owed turns, and takes them without a reserve.
   local passed = batch_waits and tonumber(redis.call('HGET', state, 'passed') or '0') or 0
   local owed = math.floor(passed / (every - 1))
-  local ahead, freely = redis.call('ZRANK', tickets, me), lane == '0'
-  if freely then
-    if redis.call('ZCOUNT', tickets, '0', '+inf') > 0 then ahead = ahead + owed end
-  else
-    local batch_ahead = ahead - redis.call('ZCOUNT', tickets, '-inf', '(0')
-    if batch_ahead < owed then ahead, freely = batch_ahead, true end
+  local ahead, freely, from, to = {}, lane == '0', '-inf', '(' .. at(turn)
+  local function go_first(those, times)
+    for _, who in ipairs(those) do
+      local permit = redis.call('HGET', state, 'asks:' .. who) or ''
+      for number, window in ipairs(windows) do
+        ahead[number] = (ahead[number] or 0) + times * cost(permit, window.dimension)
+      end
+    end
   end
+  if freely then
+    local first = redis.call('ZRANGEBYSCORE', tickets, '0', '(' .. at(aside), 'LIMIT', 0, 1)
+    go_first(first, owed)
+  elseif redis.call('ZCOUNT', tickets, '0', to) < owed then
+    freely, from = true, '0'
+  end
+  go_first(redis.call('ZRANGEBYSCORE', tickets, from, to), 1)
   local wake = wait_for(ahead, freely)
   if wake <= now then
     verdict = 'taken'
@@ -226,9 +237,13 @@ elseif lane ~= '' then
   else
     -- Who is ahead may give up, and batch be owed a turn: nobody sleeps long beyond the time at
     -- which he could be the first.
-    wake = math.min(wake, math.max(wait_for(0, true), now) + 1000000)
+    wake = math.min(wake, math.max(wait_for({}, true), now) + 1000000)
     verdict, wait = 'wait', wake - now
+    if wait_for(ahead, freely, true) <= now then
+      redis.call('ZADD', tickets, at(turn + (lane == '0' and 3 or 2) * aside), me)
+    end
     redis.call('ZADD', seen, at(wake + 2000000), me)
+    redis.call('HSET', state, 'asks:' .. me, ARGV[5])
   end
 end
 

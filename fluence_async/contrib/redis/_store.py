@@ -45,8 +45,8 @@ class RedisStore:
         self.terms = terms
         self.line = line
         self._start = start
-        self._limits = tuple(limits)
-        self._model = terms.bucket(self._limits)  # checks, names and holds; no units
+        self.limits = tuple(limits)
+        self._model = terms.bucket(self.limits)  # checks, names and holds; no units
         self._pupil = Pupil(self._model.windows, terms.policy)
         self.learns: bool = self._pupil.learns
         self._units = Units()
@@ -102,7 +102,7 @@ class RedisStore:
         if now < self.down_since + _CLOSED:
             return self.down_since + _CLOSED
         if self._share is None:
-            self._share = self._units.share(self.terms, self._limits, now - self._longest)
+            self._share = self._units.share(self.terms, self.limits, now - self._longest)
         wake = self._share.take(claim, now, lane)
         if not wake:
             unit = self._units.new(claim.costs)
@@ -116,9 +116,9 @@ class RedisStore:
         told = self._told(now, (lane, claim.costs))
         return max(now, self.blocked_until, told if told < NEVER else now)
 
-    def is_short(self, costs: Mapping[str, int], now: int, lane: int) -> bool:  # noqa: ARG002 - Redis knows
-        """As far as is known here, yes."""
-        return True
+    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:  # noqa: ARG002
+        """Redis knows."""
+        return NEVER
 
     def sent(self, claim: Claim) -> None:
         """The first byte may have left this machine."""
@@ -173,9 +173,9 @@ class RedisStore:
         """Obey these limits too."""
         self._pupil.narrow()
         self._model.tighten(limits, now)
+        self.limits = tuple(window.rate for window in self._model.windows)  # not yet what is stated
         self._pupil.watch(self._model.windows)
-        self._limits = tuple(window.rate for window in self._model.windows)
-        self._used += [0] * (len(self._limits) - len(self._used))
+        self._used += [0] * (len(self.limits) - len(self._used))
         self._share = None
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
@@ -185,7 +185,7 @@ class RedisStore:
 
     def inherit(self, now: int) -> RedisStore:  # noqa: ARG002 - units tell no time here
         """What is in flight here stays the parent's to tell of."""
-        heir = RedisStore(self.terms, self._limits, self.line, self._start)
+        heir = RedisStore(self.terms, self.limits, self.line, self._start)
         heir.blocked_until = self.blocked_until
         self._courier = None
         self._units.orphan()

@@ -12,6 +12,7 @@ import msgspec
 from ..._sansio.bucket import ARRIVED, DONE, Bucket, Claim
 from ..._sansio.claim import counts_at_once, the_rest
 from ..._sansio.rate_limit import RateLimit
+from ..._sansio.tariff import ONE_REQUEST
 from ...limiter.limiter import Policy
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 _US = 1_000
-_ONE_REQUEST: Mapping[str, int] = {"requests": 1}
 
 KEYS = ("units", "tickets", "seen", "state")
 """What of a limiter is in Redis, in the script's order."""
@@ -123,7 +123,7 @@ class Unit:
     @property
     def name(self) -> str:
         """How Redis knows it; it ends with its costs, unless that is one request."""
-        if self.costs == _ONE_REQUEST:
+        if self.costs == ONE_REQUEST:
             return self.number
         return self.number + "".join(f"|{name}={cost}" for name, cost in self.costs.items())
 
@@ -267,5 +267,5 @@ def costs_of(name: str) -> Mapping[str, int]:
     """What the unit of that name takes."""
     _, *costs = name.split("|")
     if not costs:
-        return _ONE_REQUEST
+        return ONE_REQUEST
     return {dimension: int(cost) for dimension, _, cost in (each.partition("=") for each in costs)}

@@ -98,9 +98,6 @@ class RedisLimiter(Limiter):
         )
         store = RedisStore(terms, read_limits(limits), self._line, Courier.start)
         self._line.store = store
-        self._look = RedisLook(
-            url, name, limits, bucket=terms.bucket, policy=terms.policy, clock=self._line.clock
-        )
 
     async def look(self) -> LimiterSnapshot:
         """How the limits stand, after asking Redis: with when which units come back, so that
@@ -112,7 +109,16 @@ class RedisLimiter(Limiter):
         here = self.snapshot()
         store = self._line.store
         assert isinstance(store, RedisStore)
-        there = await self._look.look(beside=store.me)
+        terms, clock = store.terms, self._line.clock
+        look = RedisLook(
+            terms.url,
+            terms.name,
+            store.limits,
+            bucket=terms.bucket,
+            policy=terms.policy,
+            clock=clock,
+        )
+        there = await look.look(beside=store.me)
         return msgspec.structs.replace(
             there,
             waiting=there.waiting + here.waiting,
