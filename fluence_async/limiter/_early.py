@@ -39,7 +39,7 @@ class Early:
     __slots__ = ("_since", "grace")
 
     def __init__(self) -> None:
-        self.grace = _GRACE
+        self.grace: int = _GRACE
         self._since: int | None = None
 
     def bound(self, at: int) -> int:

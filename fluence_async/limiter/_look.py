@@ -93,7 +93,7 @@ class FileLook:
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self._path = Path(path or state_path(name))
-        self.where = str(self._path)
+        self.where: str = str(self._path)
         self._limits = read_limits(limits)
         self._clock = clock or boot_clock()
         self._wall = wall

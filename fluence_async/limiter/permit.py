@@ -33,7 +33,7 @@ class Permit(Claim):
 
     def __init__(self, line: Line, costs: Mapping[str, int]) -> None:
         self.costs = costs
-        self.state = FRESH
+        self.state: int = FRESH
         self.came = 0
         self.place: Any = None
         self.waited_s: float = 0.0

@@ -58,7 +58,7 @@ class RedisLook:
         policy: Policy = "any-generous",
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.where = check_address(url)
+        self.where: str = check_address(url)
         self._url = url
         self._keys = [f"fluence:{{{name}}}:{part}" for part in KEYS]
         self._limits = read_limits(limits)
