@@ -30,6 +30,7 @@ pytest.importorskip("coredis", reason="coredis is not installed")
 
 from coredis import Redis
 from coredis.exceptions import ConnectionError as RedisConnectionError
+from coredis.retry import NoRetryPolicy
 
 from fluence_async.contrib.redis import (
     RedisLimiter,
@@ -375,6 +376,15 @@ def test_a_loop_may_end_before_the_first_step_of_a_connection() -> None:
     with pytest.warns(RuntimeWarning, match="never awaited"):
         asyncio.run(main())
         gc.collect()
+
+
+async def test_every_connection_is_begun_in_that_way(redis: RedisServer) -> None:
+    for client in (_connecting.text_client, _connecting.bytes_client):
+        async with client(redis.url, NoRetryPolicy()) as opened:
+            assert isinstance(opened.connection_pool.task_group, _connecting.Starting)
+            await opened.ping()
+    sources = Path(_connecting.__file__).parent.glob("*.py")
+    assert [path.name for path in sources if "Redis.from_url" in path.read_text("utf-8")] == []
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
