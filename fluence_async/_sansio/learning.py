@@ -122,6 +122,7 @@ class LearningBucket(Bucket):
             claim.note = note = Note(now, watches, over, taken=self._taken, flying=flying + cost)
             if over or note.is_deep(watches):
                 self._unsure[claim] = None
+                self._learner.lessons.tried_at = now
         return 0
 
     def _restore(self, now: int) -> None:
@@ -148,13 +149,23 @@ class LearningBucket(Bucket):
             over.clear()
             wake, deeper = self._hindered(flying, cost, now, over)
         if wake:
-            return self._sooner(wake)
-        trials = len(self._unsure)
+            return self._sooner(wake, now)
+        trials = len(self._unsure) + (self._others_sure_at(now) < NEVER)
         tried = [watch for watch in over if not watch.credit]
         if tried and (deeper or self._strict or trials >= self._learner.trials):
             later = max(watch.counter_free_at(flying + cost, now) for watch in tried)
-            return later if self._strict else self._sooner(later)
-        return self._sooner(NEVER) if deeper and trials else 0
+            return later if self._strict else self._sooner(later, now)
+        return self._sooner(NEVER, now) if deeper and trials else 0
+
+    def _others_sure_at(self, now: int) -> int:
+        """By when a trial is over that somebody else has under way who shares the units; NEVER if
+        nobody has."""
+        tried_at = self.lessons.tried_at
+        if not now - _REFUSED_WITHIN < tried_at <= now or (
+            self._unsure and tried_at == next(reversed(self._unsure)).note.taken_at
+        ):
+            return NEVER
+        return tried_at + _REFUSED_WITHIN
 
     def _hindered(self, flying: int, cost: int, now: int, over: list[Watch]) -> tuple[int, bool]:
         """When it may go, and whether it would be a try of a deeper burst."""
@@ -173,12 +184,21 @@ class LearningBucket(Bucket):
                 over.append(watch)
         return wake, deeper
 
-    def _sooner(self, wake: int) -> int:
-        """A request that is no longer unsure may change things before that."""
+    def _sooner(self, wake: int, now: int) -> int:
+        """A trial that is over may change things before that."""
+        return min(wake, self._sure_at(), self._others_sure_at(now))
+
+    def _sure_at(self) -> int:
+        """When the first of those that are unsure counts as accepted; NEVER if all are sure."""
         if not self._unsure:
-            return wake
-        first: Note = next(iter(self._unsure)).note
-        return min(wake, first.taken_at + _REFUSED_WITHIN)
+            return NEVER
+        note: Note = next(iter(self._unsure)).note
+        return note.taken_at + _REFUSED_WITHIN
+
+    def _is_sure(self, claim: Claim) -> None:
+        """It was answered, or is over, or nothing was heard of it for too long to be refused."""
+        if self._unsure.pop(claim, claim) is None and self.lessons.tried_at == claim.note.taken_at:
+            self.lessons.tried_at = -1
 
     # ─── what becomes of it ───────────────────────────────────────────────────────────────
 
@@ -202,7 +222,7 @@ class LearningBucket(Bucket):
                 self._history.forget(ub - self._memory)
         if accepted is not None and claim.accepted is None:
             claim.accepted = accepted
-            self._unsure.pop(claim, None)
+            self._is_sure(claim)
             if accepted:
                 self._learn(claim, ub, reports)
             else:
@@ -230,12 +250,13 @@ class LearningBucket(Bucket):
             self._taken -= cost
             for watch in self.watches:
                 watch.begun -= cost * watch.gap
-            self._unsure.pop(claim, None)
+            self._is_sure(claim)
 
     def _believe(self, now: int) -> None:
         """What was not refused for so long was accepted."""
-        while self._unsure and self._sooner(NEVER) <= now:
-            claim, _ = self._unsure.popitem(last=False)
+        while self._sure_at() <= now:
+            claim = next(iter(self._unsure))
+            self._is_sure(claim)
             if SENT <= claim.state <= ARRIVED:
                 self._learner.accept(claim.note, now)
         self._retune()

@@ -37,6 +37,8 @@ class Lessons(msgspec.Struct, kw_only=True):
         windows: What is known of each limit, by its text.
         taught_at: When the last refusal taught something: what was taken before teaches no more.
         proven_at: When the last request was taken that was accepted; -1 if none was lately.
+        tried_at: When the last request was taken that may be refused, for what is tried with it,
+            and is not answered yet; -1 if there is none.
         pause: How long the last pause was that a refusal without a reason led to, since anything
             was accepted.
     """
@@ -44,6 +46,7 @@ class Lessons(msgspec.Struct, kw_only=True):
     windows: dict[str, Learnt] = {}
     taught_at: int = -1
     proven_at: int = -1
+    tried_at: int = -1
     pause: int = 0
 
     def of(self, rate: RateLimit) -> Learnt:
@@ -89,6 +92,7 @@ class Lessons(msgspec.Struct, kw_only=True):
             },
             taught_at=at(self.taught_at),
             proven_at=at(self.proven_at),
+            tried_at=at(self.tried_at),
             pause=self.pause,
         )
 

@@ -67,7 +67,9 @@ RING: Final = 65536
 
 _MAGIC = b"flulimit"
 VERSION: Final = 2
-_HEADER = Struct(f"<I8sIIQ16sqqqqqQQ{DIMENSIONS}Q{DIMENSIONS}Q")
+_DIGEST = Struct("8s")
+_NO_DIGEST = bytes(_DIGEST.size)
+_HEADER = Struct(f"<I8sIIQ16sqqqqqQQ{DIMENSIONS}Q{DIMENSIONS * _DIGEST.size}s")
 _HEADER_BODY = Struct(_HEADER.format.replace("I", "", 1))
 _SLOT = Struct(f"<IIIIQq{DIMENSIONS}Q")
 _SLOT_BODY = Struct(_SLOT.format.replace("I", "", 1))
@@ -119,7 +121,7 @@ class Header:
         tail: Those before are needed no more.
         tickets: Beyond so many, there are no tickets.
         in_flight: Units in flight, of each dimension.
-        dimensions: Their names' digests; the first is that of requests.
+        names: The dimensions' digests, one after another; the first is that of requests.
     """
 
     def __init__(self, epoch: int, boot: bytes, base: int, latest: int) -> None:
@@ -134,7 +136,7 @@ class Header:
         self.tail = 0
         self.tickets = 0
         self.in_flight = [0] * DIMENSIONS
-        self.dimensions = [_digest("requests")] + [0] * (DIMENSIONS - 1)
+        self.names = _digest("requests").ljust(DIMENSIONS * _DIGEST.size, b"\0")
 
     def pack(self) -> bytes:
         """As it is written."""
@@ -152,7 +154,7 @@ class Header:
             self.head,
             self.tail,
             *self.in_flight,
-            *self.dimensions,
+            self.names,
         )
         return crc32(data).to_bytes(4, "little") + data
 
@@ -177,14 +179,13 @@ class Header:
         self = cls(epoch, boot, base, latest)
         self.tickets = tickets
         self.wall = wall
-        self.keep, self.blocked, self.head, self.tail = rest[:4]
-        self.in_flight = rest[4 : 4 + DIMENSIONS]
-        self.dimensions = rest[4 + DIMENSIONS :]
+        self.keep, self.blocked, self.head, self.tail, *self.in_flight, self.names = rest
         return self
 
     def has_room(self, dimensions: Iterable[str]) -> bool:
         """Whether these can have a place each."""
-        return len({*map(_digest, dimensions)} - {*self.dimensions}) <= self.dimensions.count(0)
+        known = self._digests()
+        return len({*map(_digest, dimensions)} - {*known}) <= known.count(_NO_DIGEST)
 
     def column(self, dimension: str) -> int:
         """Where costs of a dimension are; a new one is given the next place.
@@ -193,15 +194,20 @@ class Header:
             ValueError: There is none left.
         """
         digest = _digest(dimension)
-        if digest not in self.dimensions:
-            if 0 not in self.dimensions:
+        known = self._digests()
+        if digest not in known:
+            if _NO_DIGEST not in known:
                 raise ValueError(f"{dimension!r} is one dimension more than it can count")
-            self.dimensions[self.dimensions.index(0)] = digest
-        return self.dimensions.index(digest)
+            known[known.index(_NO_DIGEST)] = digest
+            self.names = b"".join(known)
+        return known.index(digest)
+
+    def _digests(self) -> list[bytes]:
+        return [digest for (digest,) in _DIGEST.iter_unpack(self.names)]
 
 
-def _digest(dimension: str) -> int:
-    return int.from_bytes(blake2b(dimension.encode(), digest_size=8).digest(), "little") or 1
+def _digest(dimension: str) -> bytes:
+    return blake2b(dimension.encode(), digest_size=_DIGEST.size).digest()
 
 
 class Slot(NamedTuple):
@@ -216,7 +222,8 @@ class Slot(NamedTuple):
 
     def pack(self) -> bytes:
         """As it is written."""
-        data = _SLOT_BODY.pack(*self[:5], *self.costs)
+        pid, boot, namespace, started, taken, costs = self
+        data = _SLOT_BODY.pack(pid, boot, namespace, started, taken, *costs)
         return crc32(data).to_bytes(4, "little") + data
 
     @classmethod

@@ -133,7 +133,7 @@ class Mirror:
             if ledger.is_idle(now):  # of dimensions that nobody counts any more
                 ledger.reset(now)
             header = ledger.header
-        before = (header.keep, header.tail, *header.dimensions)
+        before = (header.keep, header.tail, header.names)
         self._columns = {"requests": 0}
         for window in self.bucket.windows:
             self._columns[window.dimension] = header.column(window.dimension)
@@ -141,7 +141,7 @@ class Mirror:
                 header.keep = self._memory(window.hold)
                 header.tail = 0
         ledger.trim(now)
-        if before != (header.keep, header.tail, *header.dimensions):
+        if before != (header.keep, header.tail, header.names):
             ledger.commit(now)
         self.epoch = header.epoch
         self._seen = header.tail

@@ -19,6 +19,8 @@ from .._sansio.limits_file import VERSION
 if sys.platform != "win32":
     import fcntl
 
+    _EXCLUSIVE_AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
+
 __all__ = ["StateFile", "state_path"]
 
 _SPINS = 3
@@ -53,12 +55,11 @@ class StateFile:
 
     def lock(self) -> bool:
         """Whether it is now locked by this object alone; who holds it may be standing still."""
-        for attempt in range(_SPINS):
+        for _ in range(_SPINS):
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._fd, _EXCLUSIVE_AT_ONCE)
             except BlockingIOError:
-                if attempt < _SPINS - 1:
-                    os.sched_yield()
+                os.sched_yield()
             else:
                 return True
         return False

@@ -177,6 +177,53 @@ def test_the_salvos_of_several_processes_teach_one_lesson(path: Path, time_: Tim
         assert learnt(salvo[0], time_) == found
 
 
+def before_a_trial(path: Path, time_: Time) -> list[FileStore]:
+    """Two that would try whether the server keeps a sliding counter: next is one that might be
+    refused if it does."""
+    stores = [pupil(path, time_, "100/minute") for _ in range(2)]
+    first = [claim for claim in [take(stores[0], time_)] if claim]
+    accept(stores[0], first, time_, RateLimitSnapshot(limit=100, remaining=99))
+    accept(stores[0], send_all(stores[0], time_), time_)
+    time_.go(60)
+    return stores
+
+
+def test_of_all_processes_one_at_a_time_tries_what_may_be_refused(path: Path, time_: Time) -> None:
+    one, other = before_a_trial(path, time_)
+    (trial,) = send_all(one, time_)
+    assert other.take(Claim({"requests": 1}), time_.boot, 0) == time_.boot + S
+    time_.go(0.2)
+    accept(one, [trial], time_)
+    (trial,) = send_all(other, time_)
+    assert take(one, time_) is None
+    time_.go(0.2)
+    refuse(other, [trial], time_)
+    time_.go(0.2)
+    assert take(one, time_) is None
+    assert learnt(one, time_).counter
+
+
+def test_a_trial_whose_process_died_holds_up_the_others_for_a_second(
+    path: Path, time_: Time
+) -> None:
+    one, other = before_a_trial(path, time_)
+    send_all(one, time_)
+    die(one)
+    time_.go(0.9)
+    assert take(other, time_) is None
+    time_.go(0.1)
+    assert take(other, time_) is not None
+
+
+def test_a_trial_that_never_left_holds_up_nobody(path: Path, time_: Time) -> None:
+    one, other = before_a_trial(path, time_)
+    claim = take(one, time_)
+    assert claim is not None
+    assert take(other, time_) is None
+    one.release(claim, time_.boot)
+    assert take(other, time_) is not None
+
+
 def test_a_lesson_is_known_also_where_nothing_else_was_written(path: Path, time_: Time) -> None:
     one, other = pupil(path, time_), pupil(path, time_)
     accept(one, send_all(one, time_), time_)
@@ -312,7 +359,7 @@ NONSENSE = [
     nonsense(withheld=-100),
     nonsense(retry_burst_at=2**62),
     nonsense(restore_at=2**62, restore_in=2**61),
-    Lessons(taught_at=2**62, proven_at=2**62, pause=2**62).pack(0, ()),
+    Lessons(taught_at=2**62, proven_at=2**62, tried_at=2**62, pause=2**62).pack(0, ()),
     b"\xff" * LESSONS_SIZE,
     os.urandom(LESSONS_SIZE),
 ]
