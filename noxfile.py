@@ -35,11 +35,13 @@ def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The whole suite, and what reads from the network once more on aiohttp's Python parser."""
+    """The whole suite; on one Python also what reads from the network, on aiohttp's own parser in
+    Python, and the limits in ten thousand simulated scenes."""
     install(session, "test")
-    session.run("pytest", "-n", "2", *session.posargs)
+    session.run("pytest", "-n", "4", *session.posargs)
     if not session.posargs and session.python == HERE:
-        session.run("pytest", "-n", "2", *READS_THE_NETWORK, env={"AIOHTTP_NO_EXTENSIONS": "1"})
+        session.run("pytest", "-n", "4", *READS_THE_NETWORK, env={"AIOHTTP_NO_EXTENSIONS": "1"})
+        session.run("python", "-m", "benchmarks.limits", "--seeds", "10000")
 
 
 @nox.session

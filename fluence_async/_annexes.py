@@ -17,6 +17,7 @@ from .limiter.limiter import as_policy
 __all__ = ["Look", "named_limiter", "named_look", "named_store"]
 
 _NEEDS_COREDIS = "a limiter in Redis needs coredis: pip install 'fluence-async[redis]'"
+_POLICY = "policy="
 _REDIS = ("redis://", "rediss://", "unix://")
 
 
@@ -44,8 +45,8 @@ def named_limiter(
     """The limiter that a session's `limiter=` names.
 
     Args:
-        limiter: `memory`, `file`, with a policy as `file:any`, the address of a Redis, or the
-            limiter itself; None or `none` for none; `auto` for what the environment says, and
+        limiter: `memory`, `file`, with a policy as `file:any`, the address of a Redis, with one as
+            `redis://localhost/0?policy=any`, or the limiter itself; None or `none` for none; `auto` for what the environment says, and
             without that `memory`.
         name: What its units are called, from `limiter_name`.
         limits: What it obeys.
@@ -74,7 +75,17 @@ def named_limiter(
         from .contrib.redis import RedisLimiter
     except ImportError as error:
         raise ImportError(_NEEDS_COREDIS) from error
-    return RedisLimiter(limiter, name, limits)
+    address, policy = _address_and_policy(limiter)
+    return RedisLimiter(address, name, limits, policy=as_policy(policy or "window"))
+
+
+def _address_and_policy(url: str) -> tuple[str, str]:
+    """A Redis's address as Redis's clients know it, and what policy it named; `""` for none."""
+    address, _, query = url.partition("?")
+    settings = query.split("&") if query else []
+    others = [each for each in settings if not each.startswith(_POLICY)]
+    policies = [each.removeprefix(_POLICY) for each in settings if each not in others]
+    return "?".join((address, "&".join(others))) if others else address, "".join(policies[-1:])
 
 
 class Look(Protocol):
@@ -111,4 +122,6 @@ def named_look(limiter: str, name: str, limits: Iterable[str | RateLimit]) -> Lo
         from .contrib.redis import RedisLook
     except ImportError as error:
         raise ImportError(_NEEDS_COREDIS) from error
-    return RedisLook(limiter, name, limits)
+    address, policy = _address_and_policy(limiter)
+    as_policy(policy or "window")
+    return RedisLook(address, name, limits)

@@ -58,7 +58,7 @@ class FluenceSession:
             `"memory:any"`, `"file:any"`: the same with a policy of `Limiter`, any of them: it
             learns how the server counts. Of sessions that share it, the first one's counts.
             `"redis://…"`, `"rediss://…"`, `"unix://…"`: all processes and machines that name it;
-            for another policy, a `RedisLimiter`.
+            with a policy, `"redis://localhost/0?policy=any"`.
             A `Limiter` or `RedisLimiter` of your own, for as many sessions as you like.
             None or `"none"`: nobody waits.
             `"auto"`: what `FLUENCE_LIMITER` says, and without that `"memory"`.

@@ -34,6 +34,7 @@ from ..meta import RateLimitSnapshot
 from .claim import ARRIVED, DONE, FRESH, HELD, SENT, Claim, the_rest
 from .learnt import WindowSnapshot
 from .rate_limit import DOCUMENTED_LIMITS, RateLimit
+from .tariff import shared
 from .window import NEVER, Window
 
 __all__ = [
@@ -153,9 +154,10 @@ class Bucket:
                     wake = max(wake, window.free_at(cost))
         return wake
 
-    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:
-        """Until when so much cannot be had, as `take` says it: 0 if it can."""
-        return self._due(costs, now, lane)
+    def shared_until(self, claim: Claim, now: int, lane: int) -> int:
+        """Until when everybody's limits hold it up, as `take` says it; 0 if only those of its model
+        do."""
+        return self._due(shared(claim.costs), now, lane)
 
     def _subtract(self, claim: Claim) -> None:
         for window in self.windows:

@@ -27,7 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from .._sansio.bucket import FRESH, NEVER, Claim
-from .._sansio.tariff import own, shared
+from .._sansio.tariff import own
 from ..errors import APITimeoutError, FluenceError, LimitWaitError
 from ._early import Early
 from ._park import Home, LoopClosed, home_in, loop_of_task
@@ -160,7 +160,7 @@ class Line:
                 return 0, head
             until = NEVER
             if head.own:
-                until = self.store.short_until(shared(head.claim.costs), now, lane)
+                until = self.store.shared_until(head.claim, now, lane)
             soonest = min(soonest, wake, until or wake)
             if until:
                 break

@@ -51,8 +51,9 @@ class Store(Protocol):
         """Before when no try can succeed, with so many requests ahead; `now` if nobody knows."""
         ...
 
-    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:
-        """Until when so much cannot be had: 0 if it can, NEVER where that is not known at once."""
+    def shared_until(self, claim: Claim, now: int, lane: int) -> int:
+        """Of a claim that was just told to wait, until when everybody's limits hold it up: 0 if
+        only those of its model do, NEVER where that is not known."""
         ...
 
     def sent(self, claim: Claim) -> None:

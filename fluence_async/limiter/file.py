@@ -118,10 +118,10 @@ class FileStore:
             self._locked()
             return self._bucket.earliest(claim, now, lane, ahead)
 
-    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:
-        """Until when so much cannot be had; 0 if it can."""
+    def shared_until(self, claim: Claim, now: int, lane: int) -> int:
+        """Until when everybody's limits hold it up; 0 if only those of its model do."""
         with self._mutex:
-            return self._bucket.short_until(costs, now, lane)
+            return self._bucket.shared_until(claim, now, lane)
 
     def sent(self, claim: Claim) -> None:
         """Its first byte may have left this machine."""

@@ -119,9 +119,8 @@ class InRedis:
 
     def step(self, store: RedisStore, now: int) -> None:
         """What a courier does."""
-        ask = store.wanted
         store.renew(now)
-        arguments, unit = store.question(now)
+        arguments, ask, unit = store.question(now)
         told = 1_800_000_000 * S + now
         clock = f"[{told // S}, {told % S // 1000}]"
         answer = self._wire.say("EVAL", _TOLD, "4", *_KEYS, *arguments, clock)

@@ -86,6 +86,12 @@ def most_in(sent: list[float], period_s: float) -> int:
     return max(sum(start <= each < start + period_s for each in sent) for start in sent)
 
 
+def steps(redis: RedisServer) -> int:
+    """How often it was asked for units, or told of them."""
+    calls = "return redis.call('INFO', 'commandstats'):match('cmdstat_evalsha:calls=(%d+)')"
+    return int(redis.say("EVAL", calls, "0"))
+
+
 async def test_limiters_of_one_name_share_their_units(redis: RedisServer) -> None:
     sent: list[float] = []
     began = time.monotonic()
@@ -572,6 +578,82 @@ async def test_who_waits_for_its_models_limit_holds_up_no_other_process(
         assert 1.4 <= time.monotonic() - began < 5
         assert (await look.look()).passed == 0
         group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("lane", [0, 1])
+async def test_who_waits_for_its_models_limit_holds_up_no_other_model(
+    lane: int, redis: RedisServer
+) -> None:
+    limits = ("30/minute", "1/hour for large", "1/0.5s for huge")
+    one = limiter_of(redis, *limits, margin_s=0, drift=0)
+    look = RedisLook(redis.url, "n", limits)
+    await call(one, model="large", lane=lane)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(call, one, model="large", lane=lane))
+        with anyio.fail_after(8):
+            for _ in range(10):
+                await call(one, lane=lane)
+            began = time.monotonic()
+            await call(one, model="huge", lane=lane)
+            async with anyio.create_task_group() as others:
+                for _ in range(2):
+                    others.start_soon(partial(call, one, model="huge", lane=lane))
+                while (await look.look()).waiting < 2:
+                    await anyio.sleep(0.01)
+                for _ in range(5):
+                    await call(one, lane=lane)
+                assert time.monotonic() - began < 0.5
+                assert (await one.look()).waiting == 3
+            assert time.monotonic() - began >= 1.0
+        assert (await look.look()).waiting == 1
+        before = steps(redis)
+        await anyio.sleep(0.5)
+        assert steps(redis) - before <= 3
+        group.cancel_scope.cancel()
+    await heard()
+    assert redis.say("ZCARD", "fluence:{n}:tickets") == b":0"
+    assert [window.used for window in one.snapshot().windows] == [19, 1, 0]
+
+
+async def test_who_waits_for_everybodys_limit_is_passed_by_no_other_model(
+    redis: RedisServer,
+) -> None:
+    limits = ("90/minute", "100 tokens/0.5s", "9/minute for large")
+    one = limiter_of(redis, *limits, margin_s=0, drift=0)
+    await call(one, costs={"tokens": 60})
+    went: list[str] = []
+
+    async def talk(model: str, tokens: int) -> None:
+        await call(one, model=model, costs={"tokens": tokens})
+        went.append(model)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(talk, "large", 90)
+        while not one.snapshot().waiting:
+            await anyio.sleep(0.001)
+        group.start_soon(talk, "small", 10)
+    assert went == ["large", "small"]
+
+
+async def test_an_address_may_name_a_policy(redis: RedisServer) -> None:
+    async with FluenceServer() as server:
+        for policy, learnt in (("any", True), ("window", False)):
+            address = f"{redis.url}?policy={policy}"
+            async with FluenceSession(
+                api_key=server.api_key, base_url=server.base_url, limiter=address
+            ) as fluence:
+                await fluence.chat.completions.create(model="fluence-chat", messages="Hello!")
+                assert isinstance(fluence.limiter, RedisLimiter)
+                windows = fluence.limiter.snapshot().windows
+                assert [window.learnt is not None for window in windows] == [learnt, learnt]
+            with anyio.fail_after(5):
+                now = await SharedLimits(
+                    api_key=server.api_key, base_url=server.base_url, limiter=address
+                ).look()
+            assert now.windows[0].used >= 1
+    for named in (FluenceSession, SharedLimits):
+        with pytest.raises(ValueError, match="policy='most'"):
+            named(api_key="k", limiter=f"{redis.url}?policy=most")
 
 
 async def test_small_calls_of_other_processes_overtake_no_large_one(redis: RedisServer) -> None:

@@ -105,9 +105,9 @@ class Courier:
         with line.lock:
             line.catch_up()
             store.unclaimed()
-            ask = store.wanted
-            arguments, unit = store.question(line.clock()) if store.busy else ([], None)
-        if arguments:
+            question = store.question(line.clock()) if store.busy else None
+        if question is not None:
+            arguments, ask, unit = question
             with anyio.fail_after(_TIMEOUT_S):
                 reply: Any = await step(keys=keys, args=arguments)
             now = line.clock()

@@ -70,7 +70,7 @@ class RedisLook:
         """How the limits stand.
 
         Args:
-            beside: Whose ticket does not count.
+            beside: Whose tickets do not count.
 
         Raises:
             OSError: Redis cannot be reached.
@@ -111,7 +111,9 @@ class RedisLook:
                     if arrived <= there:  # or else it is in flight, until a lease ends
                         window.put(back, cost)
         learnt = self._heard(lessons, now - there * _US, bucket.windows, now)
-        there_still = {who for who, until in held if until >= there and who != beside}
+        there_still = {
+            who for who, until in held if until >= there and who.partition("/")[0] != beside
+        }
         lanes = [_lane(turn) for who, turn in stand if who in there_still]
         return LimiterSnapshot(
             windows=tuple(each.snapshot(now, learnt.get(each)) for each in bucket.windows),

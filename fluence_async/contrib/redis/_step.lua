@@ -10,17 +10,18 @@
 --         just served counts as waiting: it may ask again), which permit each who waits asks for;
 --         what was learnt of the server, and how often that changed; and for each window when all
 --         that was taken would be drained, at its pace and at a slower one
--- ARGV  1 me   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
+-- ARGV  1 who asks: me, or for calls of a model with limits of its own, me/model   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
 --       5 the permit's name   6 how often the lessons had changed that I know; '' if I learn nothing
 --       7 of how many grants one is batch's   8 the number of windows, then limit, hold (µs; 0 for
 --       what only counts while it is in flight: calls at once), reserve, dimension, and of those
 --       who learn a gap (µs) and a burst that is allowed at it, the same of a pace that a sliding
 --       counter bears, or 0 each; then what happened: 'put' name age | 'drop' name | 'hold' name |
---       'block' µs | 'learn' how often they had changed before, lessons | 'leave'
+--       'block' µs | 'learn' how often they had changed before, lessons | 'leave' whose
 -- Returns {verdict, wait (µs), epoch, now (µs), how often the lessons changed, what they are if that
 -- is news ('=' if these are mine), how many requests are in flight, used of each window …, how deep
--- this one goes in each …}; the verdict is 'taken', 'wait', 'noted' (nothing was asked for), 'learn'
--- (take in the lessons, then ask again) or 'lost' (this Redis has forgotten what I know: tell it all).
+-- this one goes in each …}; the verdict is 'taken', 'wait', 'aside' (wait: for limits of its model's
+-- own alone), 'noted' (nothing was asked for), 'learn' (take in the lessons, then ask again) or 'lost'
+-- (this Redis has forgotten what I know: tell it all).
 local units, tickets, seen, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, known, lease, lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local learns, every = ARGV[6] ~= '', tonumber(ARGV[7])
@@ -104,8 +105,8 @@ while argument <= #ARGV do
     end
     argument = argument + 3
   else
-    leave(me)
-    argument = argument + 1
+    leave(ARGV[argument + 1])
+    argument = argument + 2
   end
 end
 
@@ -240,6 +241,7 @@ elseif lane ~= '' then
     wake = math.min(wake, math.max(wait_for({}, true), now) + 1000000)
     verdict, wait = 'wait', wake - now
     if wait_for(ahead, freely, true) <= now then
+      verdict = 'aside'
       redis.call('ZADD', tickets, at(turn + (lane == '0' and 3 or 2) * aside), me)
     end
     redis.call('ZADD', seen, at(wake + 2000000), me)

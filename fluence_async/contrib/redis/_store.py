@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ..._sansio.bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
+from ..._sansio.bucket import ARRIVED, FRESH, HELD, NEVER, SENT, Bucket, Claim, WindowSnapshot
 from ..._sansio.rate_limit import RateLimit
+from ..._sansio.tariff import own
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
+from ._asks import Ask, Asks
 from ._pupil import Pupil
-from ._units import Ask, Carrier, News, Reply, Terms, Unit, Units, in_words
+from ._units import Carrier, News, Reply, Terms, Unit, Units, in_words
 
 __all__ = ["RedisStore"]
 
@@ -55,9 +57,7 @@ class RedisStore:
         self._used = [0 for _ in self._model.windows]
         self.news: list[News] = []
         self._hand: tuple[Ask, Unit, Reply] | None = None
-        self.wanted: Ask | None = None
-        self._wake = 0
-        self._asked: Ask | None = None  # of what that was said
+        self._asks = Asks()
         self._renewed = 0
         self.down_since = 0
         self._share: Bucket | None = None
@@ -74,27 +74,22 @@ class RedisStore:
         """Hand out the unit in hand, or have one asked for."""
         if now < self.blocked_until:
             return self.blocked_until
-        ask = lane, claim.costs
-        if self._hand is not None:
-            (its_lane, its_costs), unit, reply = self._hand
+        ask = Ask(lane, claim.costs)
+        if self._hand is not None and self._hand[0].whose == ask.whose:
+            its, unit, reply = self._hand
             self._hand = None
-            if its_lane >= lane and its_costs == claim.costs:
+            if its.lane >= lane and its.costs == claim.costs:
                 self._units.hold(claim, unit)
                 claim.state = HELD
                 self._pupil.note(claim, reply, self._model.windows, now)
                 return 0
             self._drop(unit)
-        self.wanted = ask
-        wake = self._told(now, ask)
+        wake = self._asks.want(ask, now)
         if wake == NEVER:
             self._call_courier()
         if self.down_since:
             return self._take_of_share(claim, now, lane)
         return wake
-
-    def _told(self, now: int, ask: Ask) -> int:
-        """When Redis said that this can be had; NEVER if it must be asked."""
-        return self._wake if self._wake > now and ask == self._asked else NEVER
 
     def _take_of_share(self, claim: Claim, now: int, lane: int) -> int:
         if not self.terms.clients:
@@ -113,12 +108,14 @@ class RedisStore:
 
     def earliest(self, claim: Claim, now: int, lane: int, ahead: int) -> int:  # noqa: ARG002 - Redis counts
         """When Redis said, if it did."""
-        told = self._told(now, (lane, claim.costs))
+        told = self._asks.known(Ask(lane, claim.costs), now)
         return max(now, self.blocked_until, told if told < NEVER else now)
 
-    def short_until(self, costs: Mapping[str, int], now: int, lane: int) -> int:  # noqa: ARG002
-        """Redis knows."""
-        return NEVER
+    def shared_until(self, claim: Claim, now: int, lane: int) -> int:
+        """0 if Redis said so; NEVER if not."""
+        if self._share is not None:
+            return self._share.shared_until(claim, now, lane)
+        return 0 if self._asks.is_aside(Ask(lane, claim.costs)) else NEVER
 
     def sent(self, claim: Claim) -> None:
         """The first byte may have left this machine."""
@@ -141,6 +138,8 @@ class RedisStore:
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
         """It is over, however far it came."""
+        if claim.state == FRESH and self._asks and own(claim.costs) not in self._waiting:
+            self._call_courier()  # which has a ticket to give back
         answered = claim.state != SENT
         if not answered:
             now += self.terms.unseen
@@ -180,7 +179,7 @@ class RedisStore:
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
         """As of Redis's last word."""
-        wait_s = max(0, self._wake - now) / _S
+        wait_s = self._asks.wait(now) / _S
         return self._pupil.snapshot(self._model.windows, self._used, wait_s)
 
     def inherit(self, now: int) -> RedisStore:  # noqa: ARG002 - units tell no time here
@@ -196,16 +195,22 @@ class RedisStore:
 
     # ─── what the courier carries ─────────────────────────────────────────────────────────
 
-    def question(self, now: int) -> tuple[list[str], Unit | None]:
-        """The script's next arguments, and the unit that they ask for."""
-        ask, news, self.news = self.wanted, self.news, []
-        unit = None if ask is None else self._units.new(ask[1])
-        lane, name = ("", "") if ask is None or unit is None else (str(ask[0]), unit.name)
+    def question(self, now: int) -> tuple[list[str], Ask | None, Unit | None]:
+        """The script's next arguments, what they ask for, and the unit that it will be."""
+        ask, news, self.news = self._asks.next(now), self.news, []
+        unit = None if ask is None else self._units.new(ask.costs)
+        me, lane, name = self.me, "", ""
+        if ask is not None and unit is not None:
+            me, lane, name = self._ticket(ask.whose), str(ask.lane), unit.name
         self._pupil.think(now)
         news += self._pupil.news()
-        arguments = [self.me, self._epoch, str(_LEASE // _US), lane, name]
+        arguments = [me, self._epoch, str(_LEASE // _US), lane, name]
         arguments += self._pupil.terms(self._model.windows, now)
-        return [*arguments, *in_words(news, now)], unit
+        return [*arguments, *in_words(news, now)], ask, unit
+
+    def _ticket(self, model: str) -> str:
+        """Who stands in Redis's line for the calls of a model with limits of its own."""
+        return f"{self.me}/{model}" if model else self.me
 
     def answered(self, words: list[str], ask: Ask | None, unit: Unit | None, now: int) -> None:
         """Take in what the script said; the line pumps next."""
@@ -216,27 +221,33 @@ class RedisStore:
         if lost:
             self.news += self._units.all()
         self._pupil.heard(reply, self._model.windows, now)
-        self._wake = 0
-        if reply.verdict == "wait":
-            wait = min(reply.wait, _S) if self._pupil.in_doubt else reply.wait
-            self._wake, self._asked = now + wait, ask
-        if ask is not None and unit is not None and reply.verdict == "taken":
+        if ask is None or unit is None or reply.verdict in ("lost", "learn"):
+            self._asks.forget()
+        elif reply.verdict == "taken":
             self._units.keep(unit, now - self._longest)
-            self._hand, self.wanted = (ask, unit, reply), None
+            self._hand = ask, unit, reply
+            self._asks.granted(ask)
+        else:
+            wait = min(reply.wait, _S) if self._pupil.in_doubt else reply.wait
+            self._asks.told(ask, now + wait, aside=reply.verdict == "aside")
 
     def unclaimed(self) -> None:
         """The line has pumped: who wanted the unit in hand has gone."""
         if self._hand is not None:
             self._drop(self._hand[1])
             self._hand = None
-        if not self.line.queue.size and self.wanted is not None:
-            self.wanted = None
-            self.news.append(("leave",))
+        gone = self._asks.keep(self._waiting)
+        self.news += [("leave", self._ticket(model)) for model in gone]
+
+    @property
+    def _waiting(self) -> set[str]:
+        """Models with limits of their own whose calls wait; `""` for all others."""
+        return {waiter.own for waiter, _ in self.line.queue.heads()}
 
     def failed(self, now: int) -> None:
         """Redis did not answer: it may have heard, or not. It is told all, once it is back."""
         self.down_since = self.down_since or now
-        self._wake = 0
+        self._asks.forget()
 
     def begin(self, now: int) -> None:
         """A new connection: to a Redis that may have forgotten what was told to the last one."""
@@ -255,7 +266,7 @@ class RedisStore:
     @property
     def busy(self) -> bool:
         """Whether there is anything to tell or to ask."""
-        return self._has_news or self.wanted is not None
+        return self._has_news or bool(self._asks)
 
     @property
     def in_flight(self) -> bool:
@@ -264,9 +275,9 @@ class RedisStore:
 
     def patience(self, now: int, idle: int) -> int:
         """How long there is nothing to do, in ns, if nothing happens; at most `idle` for ever."""
-        if self._has_news or (self.wanted is not None and self._wake <= now):
+        until = self._asks.wake(now) if self._asks else now + idle
+        if self._has_news or until <= now:
             return 0
-        until = self._wake if self.wanted is not None else now + idle
         if self.in_flight:
             until = min(until, self._renewed + RENEWED)
         return max(1, until - now)
@@ -298,7 +309,7 @@ class RedisStore:
         """Whether the courier may end: there is nothing to do but what a next one would be told.
         After that it hears of nothing any more."""
         self.unclaimed()
-        if self.wanted is not None or (self._has_news and not self.down_since):
+        if self._asks or (self._has_news and not self.down_since):
             return False
         self.gone(courier)
         return True

@@ -17,7 +17,6 @@ from ...limiter.limiter import Policy
 
 __all__ = [
     "KEYS",
-    "Ask",
     "Carrier",
     "News",
     "Reply",
@@ -35,10 +34,6 @@ KEYS = ("units", "tickets", "seen", "state")
 
 News: TypeAlias = tuple[str | int, ...]
 """What happened and to what, as `_step.lua` takes it; points in time in ns."""
-
-
-Ask: TypeAlias = tuple[int, Mapping[str, int]]
-"""A lane and costs."""
 
 
 class Reply(NamedTuple):
