@@ -46,8 +46,8 @@ def named_limiter(
 
     Args:
         limiter: `memory`, `file`, with a policy as `file:any`, the address of a Redis, with one as
-            `redis://localhost/0?policy=any`, or the limiter itself; None or `none` for none; `auto` for what the environment says, and
-            without that `memory`.
+            `redis://localhost/0?policy=any`, or the limiter itself; None or `none` for none; `auto`
+            for what the environment says, and without that `memory`.
         name: What its units are called, from `limiter_name`.
         limits: What it obeys.
 

@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "answer_type bucket budget caching claim codec counter credit docstring error_bodies fold"
         " lanes learner learning learnt lenient_json lessons limits_file metering note origin"
         " outlook partial_json processing rate_headers rate_limit request retry schema secret sse"
-        " sse_writing surrogates tariff ticket tool_calls watch whole_answer window",
+        " sse_writing surrogates tariff ticket tool_calls trials watch whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -72,7 +72,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "usage": ("ledger", "usage"),
     "redis": package(
         "contrib.redis",
-        "_address _background _connecting _courier _look _pupil _store _units cache limiter",
+        "_address _asks _background _connecting _courier _look _pupil _store _units cache limiter",
     ),
     "exchange": ("_call", "_stay", "_telling", "_admission", "_exchange"),
     "stream": ("stream",),

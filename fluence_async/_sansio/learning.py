@@ -5,22 +5,17 @@ not tell (how deep a burst may be, whether a sliding counter is kept, whether so
 the key) is tried with as few requests as will do, and one refusal teaches one lesson: those that
 were under way when it was learnt teach nothing more (`learner.py`).
 
-A request counts as accepted when its headers say so, or when a second has gone by without a
-refusal, since these come at once.
-
 Where the server says itself what remains, that is credit: so many it takes whatever it counts
 like, less those that it may have counted after it said so. Then there is nothing to be tried.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Final
 
 from ..meta import RateLimitSnapshot
-from .bucket import ARRIVED, HELD, NEVER, SENT, Bucket, Claim
+from .bucket import ARRIVED, HELD, NEVER, Bucket, Claim
 from .counter import History
 from .credit import hear
 from .learner import Learner
@@ -28,12 +23,10 @@ from .learnt import WindowSnapshot
 from .lessons import Lessons
 from .note import Note
 from .rate_limit import RateLimit
+from .trials import Trials
 from .watch import Watch
 
 __all__ = ["LearningBucket"]
-
-_S: Final = 1_000_000_000
-_REFUSED_WITHIN: Final = _S
 
 
 class LearningBucket(Bucket):
@@ -50,7 +43,7 @@ class LearningBucket(Bucket):
 
     __slots__ = (
         "_foreign", "_history", "_learner", "_memory", "_quiet", "_settled", "_strict", "_taken",
-        "_unsure", "_withholds",
+        "_trials", "_withholds",
     )  # fmt: skip
 
     def __init__(
@@ -66,7 +59,7 @@ class LearningBucket(Bucket):
         self._history = History()
         self._taken = self._settled = 0  # by all who share the units; others have in flight:
         self._foreign = 0
-        self._unsure: OrderedDict[Claim, None] = OrderedDict()
+        self._trials = Trials(self._learner)
         super().__init__(limits, **options)  # type: ignore[arg-type]
 
     @property
@@ -121,8 +114,8 @@ class LearningBucket(Bucket):
                 watch.credit = max(0, watch.credit - cost)
             claim.note = note = Note(now, watches, over, taken=self._taken, flying=flying + cost)
             if over or note.is_deep(watches):
-                self._unsure[claim] = None
-                self._learner.lessons.tried_at = now
+                self._trials.add(claim)
+                self.lessons.tried_at = now
         return 0
 
     def _restore(self, now: int) -> None:
@@ -144,28 +137,19 @@ class LearningBucket(Bucket):
         wake, deeper = self._hindered(flying, cost, now, over)
         if not wake and not deeper and not over:
             return 0
-        if self._unsure:
-            self._believe(now)
+        if self._trials:
+            self._trials.believe(now)
+            self._retune()
             over.clear()
             wake, deeper = self._hindered(flying, cost, now, over)
         if wake:
-            return self._sooner(wake, now)
-        trials = len(self._unsure) + (self._others_sure_at(now) < NEVER)
+            return self._trials.sooner(wake, now)
+        trials = self._trials.count(now)
         tried = [watch for watch in over if not watch.credit]
         if tried and (deeper or self._strict or trials >= self._learner.trials):
             later = max(watch.counter_free_at(flying + cost, now) for watch in tried)
-            return later if self._strict else self._sooner(later, now)
-        return self._sooner(NEVER, now) if deeper and trials else 0
-
-    def _others_sure_at(self, now: int) -> int:
-        """By when a trial is over that somebody else has under way who shares the units; NEVER if
-        nobody has."""
-        tried_at = self.lessons.tried_at
-        if not now - _REFUSED_WITHIN < tried_at <= now or (
-            self._unsure and tried_at == next(reversed(self._unsure)).note.taken_at
-        ):
-            return NEVER
-        return tried_at + _REFUSED_WITHIN
+            return later if self._strict else self._trials.sooner(later, now)
+        return self._trials.sooner(NEVER, now) if deeper and trials else 0
 
     def _hindered(self, flying: int, cost: int, now: int, over: list[Watch]) -> tuple[int, bool]:
         """When it may go, and whether it would be a try of a deeper burst."""
@@ -183,22 +167,6 @@ class LearningBucket(Bucket):
                     wake = max(wake, free_at)
                 over.append(watch)
         return wake, deeper
-
-    def _sooner(self, wake: int, now: int) -> int:
-        """A trial that is over may change things before that."""
-        return min(wake, self._sure_at(), self._others_sure_at(now))
-
-    def _sure_at(self) -> int:
-        """When the first of those that are unsure counts as accepted; NEVER if all are sure."""
-        if not self._unsure:
-            return NEVER
-        note: Note = next(iter(self._unsure)).note
-        return note.taken_at + _REFUSED_WITHIN
-
-    def _is_sure(self, claim: Claim) -> None:
-        """It was answered, or is over, or nothing was heard of it for too long to be refused."""
-        if self._unsure.pop(claim, claim) is None and self.lessons.tried_at == claim.note.taken_at:
-            self.lessons.tried_at = -1
 
     # ─── what becomes of it ───────────────────────────────────────────────────────────────
 
@@ -222,7 +190,7 @@ class LearningBucket(Bucket):
                 self._history.forget(ub - self._memory)
         if accepted is not None and claim.accepted is None:
             claim.accepted = accepted
-            self._is_sure(claim)
+            self._trials.over(claim)
             if accepted:
                 self._learn(claim, ub, reports)
             else:
@@ -250,16 +218,7 @@ class LearningBucket(Bucket):
             self._taken -= cost
             for watch in self.watches:
                 watch.begun -= cost * watch.gap
-            self._is_sure(claim)
-
-    def _believe(self, now: int) -> None:
-        """What was not refused for so long was accepted."""
-        while self._sure_at() <= now:
-            claim = next(iter(self._unsure))
-            self._is_sure(claim)
-            if SENT <= claim.state <= ARRIVED:
-                self._learner.accept(claim.note, now)
-        self._retune()
+            self._trials.over(claim)
 
     def refused(self, claim: Claim, now: int) -> bool:
         """The server refused it, for the rate of its requests: learn from it, once per salvo.
@@ -314,6 +273,6 @@ class LearningBucket(Bucket):
         heir = super().inherit(now)
         assert isinstance(heir, LearningBucket)
         self._learner = Learner()
-        heir._unsure = OrderedDict()  # noqa: SLF001 - it is this one's copy
+        heir._trials = Trials(heir._learner)  # noqa: SLF001 - it is this one's copy
         heir._settled, heir._foreign = heir._taken, 0  # noqa: SLF001
         return heir

@@ -13,19 +13,19 @@ in, and forgets its own.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from copy import copy, deepcopy
 
 import msgspec
 
-from ..._sansio.bucket import ARRIVED, SENT, Claim, Window, WindowSnapshot
+from ..._sansio.bucket import Claim, Window, WindowSnapshot
 from ..._sansio.counter import History
 from ..._sansio.credit import hear
 from ..._sansio.lanes import EVERY
 from ..._sansio.learner import Learner
 from ..._sansio.lessons import Lessons
 from ..._sansio.note import Note
+from ..._sansio.trials import Trials
 from ...limiter.limiter import Policy
 from ...meta import RateLimitSnapshot
 from ._units import Reply
@@ -33,7 +33,6 @@ from ._units import Reply
 __all__ = ["Pupil"]
 
 _US = 1_000
-_BELIEVED = 1_000_000_000
 _PACE, _LESS, _AT_ONCE = 0.97, 1.5, 0.01
 _ANY_BURST = 10**9
 
@@ -52,7 +51,7 @@ class Pupil:
     def __init__(self, windows: Sequence[Window], policy: Policy) -> None:
         self.learns = policy != "window"
         self._learner = Learner(generous=policy == "any-generous")
-        self._unsure: OrderedDict[Claim, None] = OrderedDict()
+        self._trials = Trials(self._learner)
         self.changed = "0" if self.learns else ""
         self._ahead = 0  # Redis's clock, of ours, in ns
         self.watch(windows)
@@ -97,13 +96,7 @@ class Pupil:
 
     def think(self, now: int) -> None:
         """What was not refused for a second was accepted; what was withheld is so no longer."""
-        while self._unsure:
-            claim = next(iter(self._unsure))
-            if claim.note.taken_at + _BELIEVED > now:
-                break
-            del self._unsure[claim]
-            if SENT <= claim.state <= ARRIVED:
-                self._learner.accept(claim.note, now)
+        self._trials.believe(now)
         for watch in self._learner.watches:
             if watch.learnt.withheld and now >= watch.learnt.restore_at:
                 watch.restore(now)
@@ -111,7 +104,7 @@ class Pupil:
     @property
     def in_doubt(self) -> bool:
         """Whether what is known may change in a second, without an answer."""
-        return bool(self._unsure)
+        return bool(self._trials)
 
     @property
     def has_news(self) -> bool:
@@ -157,7 +150,7 @@ class Pupil:
             note.depths = [depths.get(watch.window, 0) for watch in self._learner.watches]
             note.bounds = [-1 for _ in note.depths]  # that is not known
             if note.is_deep(self._learner.watches):
-                self._unsure[claim] = None
+                self._trials.add(claim)
 
     # ─── what the server says ─────────────────────────────────────────────────────────────
 
@@ -167,7 +160,7 @@ class Pupil:
         """Its headers are here."""
         if self.learns and claim.accepted is None and claim.note is not None:
             claim.accepted = accepted
-            self._unsure.pop(claim, None)
+            self._trials.over(claim)
             if accepted:
                 self._learner.accept(claim.note, now)
                 hear(self._learner.watches, reports, claim.note, now, since=0)
