@@ -22,14 +22,16 @@ def hear(
     now: int,
     *,
     since: int,
-) -> None:
+) -> list[Watch]:
     """Take what the server says remains after a request as credit, less what it may have counted
-    `since` then."""
+    `since` then. Of which windows it spoke."""
+    heard = []
     for report in reports:
         number = _meant(watches, report)
         if number is None or report.remaining is None:
             continue
         watch = watches[number]
+        heard.append(watch)
         other = report.period_s is not None and watch.regard(report.limit, now)
         remaining = min(report.remaining, watch.limit)
         # the units in flight may have come after it, and some were drained while it was on its way
@@ -44,6 +46,7 @@ def hear(
             watch.credit = max(0, credit)
         else:
             watch.credit = max(watch.credit, credit)
+    return heard
 
 
 def _meant(watches: Sequence[Watch], report: RateLimitSnapshot) -> int | None:

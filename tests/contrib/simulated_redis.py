@@ -52,6 +52,11 @@ class Wire:
             else:
                 yield line[1:].strip().decode()
 
+    def forget(self) -> None:
+        """Let it hold nothing."""
+        self._socket.sendall(b"FLUSHALL\r\n")
+        assert self._answers.readline() == b"+OK\r\n"
+
     def close(self) -> None:
         self._answers.close()
         self._socket.close()

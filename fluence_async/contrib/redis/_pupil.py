@@ -2,10 +2,11 @@
 the script come out, and lessons for the others.
 
 Law: the script decides by Redis's clock and by what everybody sent, and it cannot look at every
-alignment that a sliding counter may have. So it tries none: as soon as two periods hold more than
-the limit, requests go at a pace that any counter bears, one by one and a little slower than the
-limit, which costs 3 % (more of limits below 50). How deep a burst may be is learnt as ever, and so
-is who else uses the key.
+alignment that a sliding counter may have. So as soon as two periods hold more than the limit,
+requests go at a pace that any counter bears, one by one and a little slower than the limit, which
+costs 3 % (more of limits below 50). Where the server itself says what it has room for, that is had
+at once, and one is tried whenever the limits have room, so that it says so. How deep a burst may be
+is learnt as ever, and so is who else uses the key.
 
 Of two processes that learn at once, whose lesson comes first to Redis counts; the other takes that
 in, and forgets its own.
@@ -13,7 +14,7 @@ in, and forgets its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy, deepcopy
 
 import msgspec
@@ -28,7 +29,7 @@ from ..._sansio.note import Note
 from ..._sansio.trials import Trials
 from ...limiter.limiter import Policy
 from ...meta import RateLimitSnapshot
-from ._units import Reply
+from ._units import News, Reply
 
 __all__ = ["Pupil"]
 
@@ -50,10 +51,12 @@ class Pupil:
 
     def __init__(self, windows: Sequence[Window], policy: Policy) -> None:
         self.learns = policy != "window"
+        self._tries = policy != "any-strict"
         self._learner = Learner(generous=policy == "any-generous")
         self._trials = Trials(self._learner)
         self.changed = "0" if self.learns else ""
         self._ahead = 0  # Redis's clock, of ours, in ns
+        self._anew_at = -1  # what was granted before then, it has forgotten
         self.watch(windows)
         self._told = self._telling = deepcopy(self._learner.lessons)
 
@@ -81,7 +84,7 @@ class Pupil:
     def _withheld(self, window: Window) -> int:
         return sum(each.learnt.withheld for each in self._learner.watches if each.window is window)
 
-    def _paces(self, window: Window, now: int) -> tuple[int, int, int, int]:
+    def _paces(self, window: Window, now: int) -> tuple[int, int, int, int, int]:
         for watch in self._learner.watches:
             if watch.window is window:
                 limit, burst = watch.limit, watch.learnt.burst + watch.may_retry_burst(now)
@@ -91,8 +94,9 @@ class Pupil:
                     _ANY_BURST if burst >= limit else burst,
                     int(window.hold / pace) // _US + 1,
                     max(1, int(_AT_ONCE * limit)),
+                    int(self._tries and watch.learnt.reported and not watch.learnt.counter),
                 )
-        return 0, 0, 0, 0
+        return 0, 0, 0, 0, 0
 
     def think(self, now: int) -> None:
         """What was not refused for a second was accepted; what was withheld is so no longer."""
@@ -124,6 +128,8 @@ class Pupil:
         """Take in what others learnt (`=`: what is known here, which they know now; nothing: a
         Redis that has forgotten), and how full the windows are."""
         self._ahead = reply.now - now
+        if reply.verdict == "lost":
+            self._anew_at = now
         for window, used in zip(windows, reply.used, strict=False):  # one may be new
             window.free = window.rate.limit - used
         if self.learns and reply.changed != self.changed:
@@ -145,7 +151,9 @@ class Pupil:
     def note(self, claim: Claim, reply: Reply, windows: Sequence[Window], now: int) -> None:
         """It was taken, by that reply, and goes so deep."""
         if self.learns:
-            note = claim.note = Note(now, (), (), taken=0, flying=reply.flying)
+            flying = reply.flying + claim.costs["requests"]
+            over = self._learner.watches if reply.verdict == "tried" else ()
+            note = claim.note = Note(now, (), over, taken=reply.granted, flying=flying)
             depths = dict(zip(windows, reply.depths, strict=False))
             note.depths = [depths.get(watch.window, 0) for watch in self._learner.watches]
             note.bounds = [-1 for _ in note.depths]  # that is not known
@@ -156,14 +164,18 @@ class Pupil:
 
     def settled(
         self, claim: Claim, now: int, accepted: bool, reports: Sequence[RateLimitSnapshot]
-    ) -> None:
-        """Its headers are here."""
+    ) -> Iterator[News]:
+        """Its headers are here; of what they say, Redis is to be told."""
         if self.learns and claim.accepted is None and claim.note is not None:
             claim.accepted = accepted
             self._trials.over(claim)
             if accepted:
                 self._learner.accept(claim.note, now)
-                hear(self._learner.watches, reports, claim.note, now, since=0)
+                for watch in self._learner.watches:
+                    watch.credit = 0  # that is Redis's to count
+                for watch in hear(self._learner.watches, reports, claim.note, now, since=0):
+                    if claim.note.taken_at > self._anew_at:
+                        yield "credit", watch.window.hold // _US, watch.credit, claim.note.taken
 
     def refused(self, claim: Claim, now: int) -> int:
         """It was refused: until when to pause."""

@@ -8,19 +8,23 @@
 --         model's own holds up   3 seen: until when a ticket holds   4 state: epoch, clock,
 --         blocked, turn, passed (by how many grants batch was), lately (until when batch that was
 --         just served counts as waiting: it may ask again), which permit each who waits asks for;
---         what was learnt of the server, and how often that changed; and for each window when all
---         that was taken would be drained, at its pace and at a slower one
+--         what was learnt of the server, and how often that changed; how many requests were ever
+--         granted; and for each window when all that was taken would be drained, at its pace and at
+--         a slower one, and what the server said that it takes whatever it counts like (credit): so
+--         many more, when so many had been granted, until when that is believed; until when a trial
+--         is under way, and which grant that is
 -- ARGV  1 who asks: me, or for calls of a model with limits of its own, me/model   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
 --       5 the permit's name   6 how often the lessons had changed that I know; '' if I learn nothing
 --       7 of how many grants one is batch's   8 the number of windows, then limit, hold (µs; 0 for
 --       what only counts while it is in flight: calls at once), reserve, dimension, and of those
 --       who learn a gap (µs) and a burst that is allowed at it, the same of a pace that a sliding
---       counter bears, or 0 each; then what happened: 'put' name age | 'drop' name | 'hold' name |
---       'block' µs | 'learn' how often they had changed before, lessons | 'leave' whose
+--       counter bears, or 0 each, and 1 if it may be tried whether one is kept, or 0; then what happened: 'put' name age | 'drop' name | 'hold' name |
+--       'block' µs | 'credit' of the window with that hold, more, after which grant | 'doubt' what
+--       the server said | 'learn' how often they had changed before, lessons | 'leave' whose
 -- Returns {verdict, wait (µs), epoch, now (µs), how often the lessons changed, what they are if that
--- is news ('=' if these are mine), how many requests are in flight, used of each window …, how deep
--- this one goes in each …}; the verdict is 'taken', 'wait', 'aside' (wait: for limits of its model's
--- own alone), 'noted' (nothing was asked for), 'learn' (take in the lessons, then ask again) or 'lost'
+-- is news ('=' if these are mine), how many requests are in flight beside this, how many were ever
+-- granted, used of each window …, how deep this one goes in each …}; the verdict is 'taken', 'tried' (taken, though a sliding counter may refuse
+-- it), 'wait', 'aside' (wait: for limits of its model's own alone), 'noted' (nothing was asked for), 'learn' (take in the lessons, then ask again) or 'lost'
 -- (this Redis has forgotten what I know: tell it all).
 local units, tickets, seen, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, known, lease, lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -41,6 +45,7 @@ for number = 1, tonumber(ARGV[8]) do
     hold = tonumber(ARGV[argument + 1]),
     reserve = tonumber(ARGV[argument + 2]),
     dimension = ARGV[argument + 3],
+    tries = ARGV[argument + 8] == '1',
     paces = {},
   }
   for place = argument + 4, argument + 6, 2 do
@@ -58,7 +63,7 @@ for number = 1, tonumber(ARGV[8]) do
   windows[number] = window
   longest = math.max(longest, window.hold)
   if window.hold > 0 then shortest = math.min(shortest, window.hold) end
-  argument = argument + 8
+  argument = argument + 9
 end
 local keep = learns and 2 * longest or longest
 
@@ -84,13 +89,33 @@ local function leave(who)
   redis.call('HDEL', state, 'asks:' .. who)
 end
 
+local function cost(permit, dimension)
+  if not permit:find('|', 1, true) then return dimension == 'requests' and 1 or 0 end
+  return tonumber(permit:match('|' .. dimension .. '=(%d+)') or 0)
+end
+
+local granted = tonumber(redis.call('HGET', state, 'granted') or '0')
+local function grant(permit)
+  granted = redis.call('HINCRBY', state, 'granted', cost(permit, 'requests'))
+end
+
+-- A unit that nobody here knew was granted elsewhere.
+local function put(permit, until_)
+  if redis.call('ZADD', units, at(until_), permit) == 1 then grant(permit) end
+end
+
+local function under_way()
+  local until_, which = (redis.call('HGET', state, 'trial') or '0 0'):match('(%d+) (%d+)')
+  return tonumber(until_), tonumber(which)
+end
+
 while argument <= #ARGV do
   local what = ARGV[argument]
   if what == 'put' then
-    redis.call('ZADD', units, at(now - tonumber(ARGV[argument + 2])), ARGV[argument + 1])
+    put(ARGV[argument + 1], now - tonumber(ARGV[argument + 2]))
     argument = argument + 3
   elseif what == 'hold' then
-    redis.call('ZADD', units, at(now + lease), ARGV[argument + 1])
+    put(ARGV[argument + 1], now + lease)
     argument = argument + 2
   elseif what == 'drop' then
     redis.call('ZREM', units, ARGV[argument + 1])
@@ -98,6 +123,21 @@ while argument <= #ARGV do
   elseif what == 'block' then
     block(now + tonumber(ARGV[argument + 1]))
     argument = argument + 2
+  elseif what == 'credit' then
+    local field, since = 'credit:' .. ARGV[argument + 1], tonumber(ARGV[argument + 3])
+    local said = redis.call('HGET', state, field) or '0 0 0'
+    if known == epoch and since >= tonumber(said:match(' (%d+) ')) then
+      local words = {ARGV[argument + 2], at(since), at(now + tonumber(ARGV[argument + 1]))}
+      redis.call('HSET', state, field, table.concat(words, ' '))
+      local _, trial = under_way()
+      if words[1] ~= '0' and since >= trial then redis.call('HDEL', state, 'trial') end
+    end
+    argument = argument + 4
+  elseif what == 'doubt' then
+    for _, window in ipairs(windows) do
+      redis.call('HDEL', state, 'credit:' .. at(window.hold))
+    end
+    argument = argument + 1
   elseif what == 'learn' then
     if ARGV[argument + 1] == changed then
       redis.call('HSET', state, 'lessons', ARGV[argument + 2])
@@ -112,11 +152,6 @@ end
 
 redis.call('ZREMRANGEBYSCORE', units, '-inf', at(now - keep))
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', '(' .. at(now))) do leave(gone) end
-
-local function cost(permit, dimension)
-  if not permit:find('|', 1, true) then return dimension == 'requests' and 1 or 0 end
-  return tonumber(permit:match('|' .. dimension .. '=(%d+)') or 0)
-end
 
 local out = redis.call('ZRANGE', units, 0, -1, 'WITHSCORES')
 local used, flying = {}, 0
@@ -151,11 +186,19 @@ local function returns(window, missing)
   return now + window.hold
 end
 
--- When the server has drained enough of a burst; of one that no sliding counter could mind, ask not.
-local function drained(window, need)
+local function credit(window)
+  local said = redis.call('HGET', state, 'credit:' .. at(window.hold)) or '0 0 0'
+  local more, since, until_ = said:match('(%d+) (%d+) (%d+)')
+  return now < tonumber(until_) and more - (granted - since) or 0
+end
+
+-- When the server has drained enough of a burst; of one that no sliding counter could mind, ask not,
+-- nor if it is to be tried whether one is kept.
+local function drained(window, need, tries)
   local wake = 0
   for number, pace in ipairs(window.paces) do
-    if pace.at > now and (number == 1 or window.known + need > window.limit) then
+    local minds = number == 1 or window.known + need > window.limit and not (tries and window.tries)
+    if pace.at > now and minds then
       wake = math.max(wake, pace.at + (need - pace.burst) * pace.gap)
     end
   end
@@ -166,7 +209,7 @@ end
 -- its model alone keeps its turn, and stands behind all others: from 2 aside on, or from aside on.
 local aside = 2 ^ 51
 
-local function wait_for(ahead, freely, everybodys)
+local function wait_for(ahead, freely, everybodys, tries)
   local wake = 0
   for number, window in ipairs(windows) do
     local need = cost(ARGV[5], window.dimension)
@@ -174,7 +217,9 @@ local function wait_for(ahead, freely, everybodys)
       need = need + (ahead[number] or 0)
       local missing = used[number] + need + (freely and 0 or window.reserve) - window.limit
       if missing > 0 then wake = math.max(wake, returns(window, missing)) end
-      if window.paces[1] then wake = math.max(wake, drained(window, need)) end
+      if window.paces[1] and credit(window) < need then
+        wake = math.max(wake, drained(window, need, tries))
+      end
     end
   end
   return math.max(wake, blocked)
@@ -217,7 +262,18 @@ elseif lane ~= '' then
   local wake = wait_for(ahead, freely)
   if wake <= now then
     verdict = 'taken'
+  else -- one at a time is tried, and believed to be accepted after a second
+    local sooner = wait_for(ahead, freely, false, true)
+    local until_ = under_way()
+    if sooner <= now and until_ <= now then
+      verdict = 'tried'
+      redis.call('HSET', state, 'trial', at(now + 1000000) .. ' ' .. at(granted + 1))
+    end
+    wake = math.min(wake, math.max(sooner, until_))
+  end
+  if verdict ~= 'noted' then
     redis.call('ZADD', units, at(now + lease), ARGV[5])
+    grant(ARGV[5])
     leave(me)
     if lane == '1' then
       passed = math.max(0, passed - (every - 1))
@@ -254,8 +310,8 @@ for _, key in ipairs(KEYS) do
 end
 if lessons ~= '' or told then redis.call('PEXPIRE', state, 30 * 86400000) end
 local news = told and '=' or ARGV[6] ~= changed and lessons or ''
-local reply = {verdict, at(wait), epoch, at(now), changed, news, flying}
+local reply = {verdict, at(wait), epoch, at(now), changed, news, flying, granted}
 for number = 1, #used do
-  reply[7 + number], reply[7 + #used + number] = used[number], depths[number] or 0
+  reply[8 + number], reply[8 + #used + number] = used[number], depths[number] or 0
 end
 return reply

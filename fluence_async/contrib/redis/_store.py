@@ -133,7 +133,7 @@ class RedisStore:
         if claim.state in (HELD, SENT):
             self._tell(*self._units.arrive(claim, ub))
         if accepted is not None and claim.state == ARRIVED:
-            self._pupil.settled(claim, ub, accepted, reports)
+            self._tell(*self._pupil.settled(claim, ub, accepted, reports))
             self._teach()
 
     def release(self, claim: Claim, now: int, costs: Mapping[str, int] | None = None) -> None:
@@ -152,6 +152,7 @@ class RedisStore:
         if not self.learns:
             return self._model.refused(claim, now)
         until = self._pupil.refused(claim, now) if claim.state >= ARRIVED else 0
+        self._tell(("doubt",))
         if until:
             self.block(until)
         self._teach()
@@ -223,7 +224,7 @@ class RedisStore:
         self._pupil.heard(reply, self._model.windows, now)
         if ask is None or unit is None or reply.verdict in ("lost", "learn"):
             self._asks.forget()
-        elif reply.verdict == "taken":
+        elif reply.verdict in ("taken", "tried"):
             self._units.keep(unit, now - self._longest)
             self._hand = ask, unit, reply
             self._asks.granted(ask)

@@ -46,18 +46,21 @@ class Reply(NamedTuple):
     changed: str
     lessons: str
     flying: int
+    granted: int
     used: list[int]
     depths: list[int]
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Reply:
         """From its words."""
-        verdict, wait, epoch, now, changed, lessons, flying, *rest = words
-        numbers = [int(word) for word in rest]
+        verdict, wait, epoch, now, changed, lessons, *rest = words
+        flying, granted, *numbers = map(int, rest)
         half = len(numbers) // 2
         used, depths = numbers[:half], numbers[half:]
         times = int(wait) * _US, int(now) * _US
-        return cls(verdict, times[0], epoch, times[1], changed, lessons, int(flying), used, depths)
+        return cls(
+            verdict, times[0], epoch, times[1], changed, lessons, flying, granted, used, depths
+        )
 
 
 class Carrier(Protocol):

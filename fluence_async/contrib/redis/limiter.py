@@ -39,8 +39,9 @@ class RedisLimiter(Limiter):
         url: `redis://host:port/db`, `rediss://…` (TLS) or `unix://…`, as coredis has it.
         name: What the units are called there; `limiter_name(api_key, origin)` for a key's.
         limits: As of `Limiter`.
-        policy: As of `Limiter`. What one process learns holds for all. With any but `"window"`, no
-            sliding counter is tried: of a limit that is used up for long, 97 % are used.
+        policy: As of `Limiter`. What one process learns holds for all. With any but `"window"`,
+            97 % are used of a limit that is used up for long, or as much as the server says that
+            remains: without its word, no sliding counter is tried.
         when_down: What to do without Redis: keep to a `share` of the limits, or `wait` for it.
         clients: How many processes share the limits; each one's share without Redis.
         strict: As of `Limiter`.
