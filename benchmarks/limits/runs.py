@@ -81,10 +81,10 @@ def long_run(outcome: Outcome, limits: Limits) -> float:
     return (last - first) / limit * period / took
 
 
-def broken(seed: int, calls: int = 120) -> str:
+def broken(seed: int, sender: Callable[[Limits], Any] = Ours, calls: int = 120) -> str:
     """What the run of a seed did wrong; "" if nothing."""
     scene = Scene.of(seed)
-    outcome = scene.run(calls=calls)
+    outcome = scene.run(sender, calls)
     for limit, period in scene.limits:
         if (most := outcome.busiest(period)) > limit:
             return f"{scene}: {most} arrivals in {period} s"

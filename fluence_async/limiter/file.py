@@ -259,7 +259,7 @@ class FileStore:
         turn = turns.turn(ledger, mirror, claim, now, lane) if others_wait else (lane, ())
         right, ahead = turn
         wake = mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER
-        if wake and now >= self._search_at:
+        if wake and now >= self._search_at and any(ledger.header.in_flight):
             self._search_at = now + mirror.search_every
             mirror.bury(ledger, now, self._unseen)
             wake = mirror.take(claim, now, right, ahead) if ledger.has_room() else NEVER

@@ -113,6 +113,9 @@ class InRedis:
             wakes.append(wake)
         return None, min(wakes)
 
+    def delivered(self, claim: Claim, now: int) -> None:
+        """Not told: its processes wait for the headers."""
+
     def answered(self, claim: Claim, now: int, verdict: Verdict) -> None:
         store = self._of.pop(claim)
         answer(store, claim, now, verdict)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from benchmarks.limits.networks import NETWORKS
-from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, promised
+from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, broken, promised
 from benchmarks.limits.servers import SERVERS, Server
 from benchmarks.limits.world import World, ideal
 from fluence_async import LimitWaitError
@@ -71,6 +71,12 @@ def test_any_server_is_learnt(kind: str, headers: bool, wire: Wire) -> None:
     else:
         at_best = ideal(scene.server(), 250) - ideal(scene.server(), 125)
         assert at_best / (outcome.accepted[249] - outcome.accepted[124]) >= 0.96
+
+
+def test_no_seed_breaks_a_promise(wire: Wire) -> None:
+    for seed in range(40):
+        wire.forget()
+        assert not broken(seed, partial(InRedis, wire, processes=1 + seed % 4))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -131,6 +131,12 @@ def test_processes_that_share_a_file_learn_as_one(kind: str, headers: bool, tmp_
         assert promised(DOCUMENTED, 400) / outcome.makespan >= 0.95
 
 
+def test_no_seed_breaks_a_promise_of_processes_that_share_a_file(tmp_path: Path) -> None:
+    for seed in range(12):
+        folder = tmp_path / str(seed)
+        assert not broken(seed, partial(Several, folder, processes=1 + seed % 4))
+
+
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_server_that_states_more_than_the_limits_is_used_where_that_is_allowed(kind: str) -> None:
     more = [(3 * limit, period) for limit, period in DOCUMENTED]
