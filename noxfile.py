@@ -24,6 +24,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - nox itself runs on older ones
 # This interpreter is always among them, so that "no Python was there" can never pass.
 PYTHONS = sorted({*nox.project.python_versions(PYPROJECT), HERE}, key=lambda v: int(v[2:]))
 
+# More than a small machine has cores: many tests wait for a clock, or for another process.
+PYTEST = ["pytest", "-n", "4", "--dist", "worksteal"]
 READS_THE_NETWORK = ["tests/shell/test_transports.py", "tests/shell/test_faults.py"]
 
 
@@ -38,9 +40,9 @@ def tests(session: nox.Session) -> None:
     """The whole suite; on one Python also what reads from the network, on aiohttp's own parser in
     Python, and the limits in ten thousand simulated scenes."""
     install(session, "test")
-    session.run("pytest", "-n", "4", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
     if not session.posargs and session.python == HERE:
-        session.run("pytest", "-n", "4", *READS_THE_NETWORK, env={"AIOHTTP_NO_EXTENSIONS": "1"})
+        session.run(*PYTEST, *READS_THE_NETWORK, env={"AIOHTTP_NO_EXTENSIONS": "1"})
         session.run("python", "-m", "benchmarks.limits", "--seeds", "10000")
 
 
