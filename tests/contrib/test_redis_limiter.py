@@ -280,10 +280,11 @@ async def test_without_redis_a_process_keeps_to_its_share(
         for _ in range(9):
             await call(one, sent)
     assert most_in(sent, 1.0) == 4
+    assert [str(window.limit) for window in one.snapshot().windows] == ["4/second"]
     assert [record.levelno for record in caplog.records if record.name == "fluence_async"] == [
         logging.WARNING
     ]
-    assert "its share of the limits" in caplog.text
+    assert "keeps to 1/2 of the limits" in caplog.text
     own_redis.start()
     with anyio.fail_after(10):
         await call(limiter_of(own_redis, "8/second"))
@@ -291,6 +292,13 @@ async def test_without_redis_a_process_keeps_to_its_share(
         for _ in range(16):
             await call(one, sent)
     assert 4 < most_in(sent, 1.0) <= 8
+
+
+async def test_who_cannot_wait_for_a_redis_that_is_not_there_is_told_which() -> None:
+    one = RedisLimiter("redis://:secret@127.0.0.1:1/0", "n", ["8/second"])
+    with pytest.raises(LimitWaitError, match=r"8/\S* in the Redis at 127.0.0.1:1/0") as caught:
+        await call(one, deadline=anyio.current_time() + 0.5)
+    assert "secret" not in str(caught.value)
 
 
 async def test_without_redis_one_can_wait_for_it(

@@ -7,8 +7,11 @@ import json
 import logging
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -200,6 +203,25 @@ async def test_a_closed_session_says_so() -> None:
     with pytest.raises(RuntimeError, match="closed"):
         await fluence.chat.completions.create(model="m", messages="hi")
     assert "closed" in repr(fluence)
+
+
+@pytest.mark.parametrize(("backend", "library"), [("asyncio", "aiohttp"), ("trio", "httpcore2")])
+def test_what_a_call_takes_is_imported_as_the_session_is_entered(
+    backend: str, library: str
+) -> None:
+    source = f"""
+import anyio, sys
+from fluence_async import FluenceSession
+
+async def main():
+    session = FluenceSession(api_key="k", base_url="http://127.0.0.1:9/v1")
+    assert {library!r} not in sys.modules
+    async with session:
+        assert {library!r} in sys.modules
+
+anyio.run(main, backend={backend!r})
+"""
+    subprocess.run([sys.executable, "-c", source], cwd=Path(__file__).parents[2], check=True)
 
 
 def test_a_session_has_no_pickle() -> None:

@@ -148,8 +148,9 @@ class Courier:
                 "the limiter's Redis cannot be reached (%s: %s); %s",
                 type(error).__name__,
                 error,
-                "this process keeps to its share of the limits until it is back"
-                if self._store.terms.clients
+                f"this process keeps to 1/{store.terms.clients} of the limits (RedisLimiter's "
+                "clients=) until it is back"
+                if store.terms.clients
                 else "nothing is sent until it is back",
             )
 

@@ -19,6 +19,7 @@ from ..._sansio.rate_limit import RateLimit
 from ..._sansio.tariff import own
 from ...limiter._line import Line
 from ...meta import RateLimitSnapshot
+from ._address import check_address
 from ._asks import Ask, Asks
 from ._pupil import Pupil
 from ._units import Carrier, News, Reply, Terms, Unit, Units, in_words
@@ -179,7 +180,9 @@ class RedisStore:
         self._share = None
 
     def snapshot(self, now: int) -> tuple[WindowSnapshot, ...]:
-        """As of Redis's last word."""
+        """As of Redis's last word; without Redis, of this process's share."""
+        if self._share is not None:
+            return self._share.snapshot(now)
         wait_s = self._asks.wait(now) / _S
         return self._pupil.snapshot(self._model.windows, self._used, wait_s)
 
@@ -192,7 +195,9 @@ class RedisStore:
         return heir
 
     def __str__(self) -> str:
-        return str(self._model)
+        if not self.down_since:
+            return str(self._model)
+        return f"{self._model} in the Redis at {check_address(self.terms.url)}, which is not there,"
 
     # ─── what the courier carries ─────────────────────────────────────────────────────────
 
