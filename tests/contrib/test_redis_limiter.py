@@ -299,6 +299,9 @@ async def test_who_cannot_wait_for_a_redis_that_is_not_there_is_told_which() -> 
     with pytest.raises(LimitWaitError, match=r"8/\S* in the Redis at 127.0.0.1:1/0") as caught:
         await call(one, deadline=anyio.current_time() + 0.5)
     assert "secret" not in str(caught.value)
+    with pytest.raises(OSError, match="127.0.0.1:1/0 cannot be reached"):
+        await one.look()
+    gc.collect()  # what is still open would be a warning
 
 
 async def test_without_redis_one_can_wait_for_it(
@@ -725,7 +728,8 @@ async def test_what_one_that_was_killed_held_until_the_end_comes_back(
         assert time.monotonic() - killed > 0.05
         (await one.acquire(costs={"tokens": 1})).release()
         assert time.monotonic() - killed >= 1.0
-        assert await used(one) == [0, 0, 0]
+        while await used(one) != [0, 0, 0]:  # of the other one, a little later
+            await anyio.sleep(0.01)
 
 
 async def test_a_call_that_lasts_keeps_its_lease(

@@ -4,7 +4,7 @@ Law: no task waits for one that will never run. coredis begins a connection with
 `TaskGroup.start`; who is cancelled there waits, shielded, until the connection's task has ended.
 Where `asyncio.run` ends just then, it cancels that task before its first step, which anyio (4.16)
 never notices: the program would hang at its end. Here the same is done with an event, and nothing
-is shielded.
+is shielded. And what a connection has opened that could not be made is closed, as coredis forgets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from coredis import ConnectionPool, Redis
+from coredis.connection import BaseConnection
 from coredis.exceptions import ConnectionError as RedisConnectionError
 from coredis.retry import RetryPolicy
 
@@ -36,10 +38,19 @@ class Starting:
                 await work(*args, task_status=begun)
             finally:
                 begun.event.set()
+                for each in args:
+                    _close_streams(each)
 
         self._tasks.start_soon(run, name=getattr(work, "__qualname__", None))
         await begun.event.wait()
         return begun.value
+
+
+def _close_streams(connection: object) -> None:
+    if isinstance(connection, BaseConnection):
+        for each in vars(connection).values():
+            if isinstance(each, MemoryObjectSendStream | MemoryObjectReceiveStream):
+                each.close()
 
 
 class _Begun(TaskStatus[Any]):
