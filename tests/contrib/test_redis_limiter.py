@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -299,9 +300,16 @@ async def test_who_cannot_wait_for_a_redis_that_is_not_there_is_told_which() -> 
     with pytest.raises(LimitWaitError, match=r"8/\S* in the Redis at 127.0.0.1:1/0") as caught:
         await call(one, deadline=anyio.current_time() + 0.5)
     assert "secret" not in str(caught.value)
-    with pytest.raises(OSError, match="127.0.0.1:1/0 cannot be reached"):
-        await one.look()
-    gc.collect()  # what is still open would be a warning
+
+
+async def test_a_redis_that_is_not_there_leaves_nothing_open() -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            with pytest.raises(OSError, match=r"127.0.0.1:1 cannot be reached"):
+                await RedisLook("redis://127.0.0.1:1", "n", ["8/second"]).look()
+        gc.collect()
+    assert not [each for each in warned if issubclass(each.category, ResourceWarning)]
 
 
 async def test_without_redis_one_can_wait_for_it(
