@@ -53,7 +53,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "answer_type arguments bucket budget caching claim codec counter credit docstring"
         " error_bodies fold lanes learner learning learnt lenient_json lessons limits_file metering"
         " note origin outlook partial_json processing rate_headers rate_limit request retry schema"
-        " secret sse sse_writing surrogates tariff ticket tool_calls trials watch whole_answer window",
+        " secret sse sse_writing surrogates tariff ticket tool_calls trials watch"
+        " whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
