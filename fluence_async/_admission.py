@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._call import Call
+from ._sansio.claim import NeverFitsError
 from ._telling import Telling
-from .errors import APITimeoutError, Clock
+from .errors import APITimeoutError, Clock, LimitWaitError
 from .types import Usage
 from .usage import UsageMeter
 
@@ -78,6 +79,8 @@ class Admission:
             return limiter.acquire_nowait(
                 lane=call.lane, front=call.front, costs=costs, model=call.model
             )
+        except NeverFitsError as error:
+            raise _too_large(call, error) from None
         except anyio.WouldBlock:
             if self._telling.of_waits:
                 wait_s = limiter.wait_s(
@@ -86,6 +89,7 @@ class Admission:
                 self._telling.waits(call, wait_s)
         queue_s = math.inf if call.timeout.queue is None else call.timeout.queue
         until = min(self._clock() + queue_s, call.total_at)
+        ran_out: Clock = "total" if until == call.total_at else "queue"
         try:
             permit = await limiter.acquire(
                 lane=call.lane,
@@ -94,8 +98,16 @@ class Admission:
                 model=call.model,
                 deadline=None if until == math.inf else until,
             )
+        except NeverFitsError as error:  # another session made the limits tighter meanwhile
+            raise _too_large(call, error) from None
+        except LimitWaitError as error:
+            raise LimitWaitError(
+                f"{error}; it has {getattr(call.timeout, ran_out):g} s, of "
+                f"timeout=Timeout({ran_out}=...)",
+                wait_s=error.wait_s,
+                retry_at=error.retry_at,
+            ) from None
         except APITimeoutError:
-            ran_out: Clock = "total" if until == call.total_at else "queue"
             raise call.timed_out(ran_out, "waiting for the limiter") from None
         if permit.waited_s:
             call.meta.limiter_wait_s += permit.waited_s
@@ -104,3 +116,17 @@ class Admission:
 
     def __repr__(self) -> str:
         return f"<Admission by {self._limiter!r}>"
+
+
+def _too_large(call: Call, error: NeverFitsError) -> ValueError:
+    """That a limit will never have room, in words of what the caller wrote."""
+    may_cost = call.expected
+    if may_cost is None or error.rate.dimension != "tokens":
+        return error
+    prompt, answer = may_cost.prompt_tokens, may_cost.completion_tokens
+    return ValueError(
+        f"this call may cost {prompt + answer} tokens (by estimate {prompt} of its messages, and "
+        f"{answer} of its answer), and the limit '{error.rate}' never has room for more than "
+        f"{error.most}{' of a batch call' if call.lane else ''}: set a lower max_tokens, send "
+        "less, or raise the limit"
+    )

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import Protocol
 
-from ._sansio.rate_limit import RateLimit
+from ._sansio.rate_limit import RateLimit, limits_of_calls
 from .cache import CacheStore, open_store
 from .limiter import FileLook, Limiter, LimiterSnapshot, shared_limiter
 from .limiter.limiter import as_policy
@@ -17,6 +17,10 @@ from .limiter.limiter import as_policy
 __all__ = ["Look", "named_limiter", "named_look", "named_store"]
 
 _NEEDS_COREDIS = "a limiter in Redis needs coredis: pip install 'fluence-async[redis]'"
+_LIMITERS = (
+    "must be 'memory', 'file', 'file:any', 'redis://…', a Limiter as Limiter(['100/minute']), or "
+    "None (FLUENCE_LIMITER: 'none') for none"
+)
 _POLICY = "policy="
 _REDIS = ("redis://", "rediss://", "unix://")
 
@@ -52,25 +56,25 @@ def named_limiter(
         limits: What it obeys.
 
     Raises:
-        ValueError: It names none.
+        ValueError, TypeError: It names none, or a limit that no call would count in.
         ImportError: It names a Redis, without the extra `redis`.
     """
-    if limiter == "auto":
+    limits = limits_of_calls(limits)
+    if isinstance(limiter, str) and limiter == "auto":
         limiter = os.environ.get("FLUENCE_LIMITER") or "memory"
     if limiter is None or limiter == "none":
         return None
     if isinstance(limiter, Limiter):
         return limiter
+    if not isinstance(limiter, str):
+        raise TypeError(f"limiter={limiter!r}: {_LIMITERS}")
     where, _, policy = limiter.partition(":")
     if where in ("memory", "file"):
         return shared_limiter(
             name, limits, policy=as_policy(policy or "window"), in_file=where == "file"
         )
     if not limiter.startswith(_REDIS):
-        raise ValueError(
-            f"limiter={limiter!r}: must be 'memory', 'file', 'file:any', 'redis://…', a Limiter, "
-            "or None (FLUENCE_LIMITER: 'none') for none"
-        )
+        raise ValueError(f"limiter={limiter!r}: {_LIMITERS}")
     try:
         from .contrib.redis import RedisLimiter
     except ImportError as error:
@@ -103,9 +107,11 @@ def named_look(limiter: str, name: str, limits: Iterable[str | RateLimit]) -> Lo
     says, and without that the file.
 
     Raises:
-        ValueError: It names none that programs share.
+        ValueError, TypeError: It names none that programs share, or a limit that no call would
+            count in.
         ImportError: It names a Redis, without the extra `redis`.
     """
+    limits = limits_of_calls(limits)
     if limiter == "auto":
         limiter = os.environ.get("FLUENCE_LIMITER") or "file"
     where, _, policy = limiter.partition(":")

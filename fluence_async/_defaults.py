@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ._sansio.arguments import check_headers, check_tags, meant
 from .cache.cache import check_asked
 from .options import CallOptions, RetryPolicy, Timeout
 
@@ -35,8 +36,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
         unknown = options.keys() - OPTIONS
         if unknown:
             raise TypeError(
-                f"unknown option {', '.join(sorted(map(repr, unknown)))}: "
-                f"one of {', '.join(sorted(OPTIONS))}"
+                f"unknown option {meant(unknown, OPTIONS)}: one of {', '.join(sorted(OPTIONS))}"
             )
         changes = {name: value for name, value in options.items() if value is not None}
         if "timeout" in changes:
@@ -49,32 +49,9 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"priority={changes['priority']!r}: one of {', '.join(LANES)}")
         check_asked(changes.get("cache"))
         if "tags" in changes:
-            changes["tags"] = {**self.tags, **_checked_tags(changes["tags"])}
+            check_tags(changes["tags"])
+            changes["tags"] = {**self.tags, **changes["tags"]}
         if "extra_headers" in changes:
-            changes["extra_headers"] = {
-                **self.extra_headers,
-                **_checked_headers(changes["extra_headers"]),
-            }
+            check_headers("extra_headers", changes["extra_headers"])
+            changes["extra_headers"] = {**self.extra_headers, **changes["extra_headers"]}
         return msgspec.structs.replace(self, **changes)
-
-
-def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in headers.items():
-        text = f"{name}{value}"
-        if not name or not text.isascii() or not text.isprintable():
-            raise ValueError(f"the header {name!r} and its value must be printable ASCII")
-    return headers
-
-
-def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in tags.items():
-        texts: tuple[object, ...] = (name, value)
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"tags={{{name!r}: {value!r}}}: name and value must be a str")
-        try:
-            f"{name}{value}".encode()
-        except UnicodeEncodeError:
-            raise ValueError(
-                f"tags={{{name!r}: {value!r}}}: half a surrogate pair, which no UTF-8 can carry"
-            ) from None
-    return tags

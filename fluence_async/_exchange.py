@@ -234,7 +234,7 @@ class Exchange:
                 status_code=status,
                 body=self.key.scrub(body.decode("utf-8", "replace"))[:2048],
             )
-        error = decode_status(status, body, key=self.key, retry_after=retry_after)
+        error = decode_status(status, body, key=self.key, retry_after=retry_after, url=call.url)
         if isinstance(error, RateLimitError) and permit is not None:
             # what the server asks of one call, it asks of all that share the limiter
             asked = retry_after if (retry_after or 0) <= call.retry.max_retry_after_s else None

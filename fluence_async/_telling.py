@@ -1,7 +1,7 @@
 """What happens to a call goes in, its count goes to the meter, facts go out to the hooks.
 
 Law: telling changes nothing. Every call's end is told here once, and so counted once. Without hooks
-a fact costs one question, and a hook that raises is logged while the call goes on.
+a fact costs one question. What a hook raises is logged, the first time, and the call goes on.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Telling:
     def __init__(self, hooks: tuple[facts.Hook, ...], usage: UsageMeter) -> None:
         self._hooks = hooks
         self._usage = usage
+        self._raised: set[int] = set()
         self._curious = tuple(h for h in hooks if getattr(h, "wants_content", False))
 
     def __bool__(self) -> bool:
@@ -51,7 +52,15 @@ class Telling:
             try:
                 hook(fact)
             except Exception:  # a boundary: the hook is not ours
-                logger.exception("a hook raised on %s; the call goes on", type(fact).__name__)
+                if id(hook) in self._raised:
+                    continue
+                self._raised.add(id(hook))
+                logger.exception(
+                    "a hook raised on %s: %s; the call goes on, and what else this hook raises is "
+                    "not logged",
+                    type(fact).__name__,
+                    getattr(hook, "__qualname__", type(hook).__qualname__),
+                )
 
     def started(self, call: Call) -> None:
         """The call began."""

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import anyio
 from anyio.to_thread import run_sync
 
+from ._sansio.arguments import check_count
 from ._sansio.tool_calls import Prepared, as_content, prepare
 from ._telling import Telling
 from .tool_events import ToolFailed, ToolReturned
 from .tools import FunctionTool
 from .types import Tool, ToolCall
 
-__all__ = ["OnToolError", "Toolbox", "check_count"]
+__all__ = ["OnToolError", "Toolbox"]
 
 OnToolError: TypeAlias = Literal["raise", "tell"]
 """What becomes of a tool's exception: the run raises `ToolError`, or the model is told of it."""
@@ -119,15 +120,11 @@ class Toolbox:
         return f"<Toolbox: {', '.join(self._tools)}>"
 
 
-def check_count(name: str, value: Any, *, least: int) -> None:
-    """Refuse what is no whole number from `least` up."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}={value!r}: must be a whole number")
-    if value < least:
-        raise ValueError(f"{name}={value}: must be {least} or more")
-
-
 def _by_name(tools: Sequence[FunctionTool[..., Any]]) -> dict[str, FunctionTool[..., Any]]:
+    given: Any = tools
+    if not isinstance(given, Iterable):
+        name = given.name if isinstance(given, FunctionTool) else "my_tool"
+        raise TypeError(f"tools={tools!r}: must be a list of tools, as tools=[{name}]")
     found: dict[str, FunctionTool[..., Any]] = {}
     for tool in tools:
         if not isinstance(tool, FunctionTool):

@@ -18,6 +18,7 @@ from ._call import Call, read_body, read_error_body
 from ._exchange import Exchange
 from ._sansio.answer_type import AnswerType
 from ._sansio.codec import decode_completion, is_event_stream, is_json
+from ._sansio.request import check_names
 from ._tool_calling import OnToolError, Toolbox
 from .errors import APIConnectionError, ResponseError
 from .options import ChatParams, ParseParams, ToolRunParams
@@ -163,6 +164,7 @@ class Completions:
             print(answer.parsed or answer.parse_error)
             ```
         """
+        check_names(params)
         if params.get("n") not in (None, 1):
             raise ValueError(f"n={params.get('n')}: one answer is parsed, so n must be 1")
         kind: AnswerType[Any] = AnswerType(response_type)
@@ -211,6 +213,7 @@ class Completions:
             print(run.completion.text, run.usage)
             ```
         """
+        check_names(params)
         toolbox = Toolbox(
             tools,
             telling=self._session._telling,  # noqa: SLF001

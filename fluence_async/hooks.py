@@ -1,9 +1,9 @@
 """What happened, as frozen facts, and the protocol of whoever wants to be told.
 
 Law: a fact carries no prompt, no answer and no key; `CallContent` alone carries what was said, and
-only who asks for it is told. A hook is told and cannot change anything; one that raises is logged
-once and the call goes on. Rejected: a middleware chain, which would give every observer the power
-to break the call.
+only who asks for it is told. A hook is told and cannot change anything; what it raises is logged,
+once for each hook and session and by its name, and the call goes on. Rejected: a middleware chain,
+which would give every observer the power to break the call.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ Fact: TypeAlias = (
 class Hook(Protocol):
     """Whoever wants to be told: `FluenceSession(hooks=[my_hook])`.
 
-    Called on the event loop, in order, so it must return at once.
+    Called on the event loop, in order, so it must return at once. It is never awaited: what has to
+    wait goes into a queue (`put_nowait`) that a task of yours reads.
     """
 
     def __call__(self, fact: Fact, /) -> None:

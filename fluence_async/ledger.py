@@ -28,6 +28,7 @@ import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
+from ._sansio.arguments import check_path
 from ._sansio.metering import UsageTotals
 from .meta import Meta
 from .types import Usage
@@ -85,9 +86,13 @@ class Ledger:
 
     Args:
         path: The file; None for `default_path()`.
+
+    Raises:
+        ValueError, TypeError: A path that can be none.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        check_path("path", path)
         self._path = default_path() if path is None else Path(path)
         self._begin()
 

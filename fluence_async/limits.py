@@ -57,8 +57,9 @@ class SharedLimits:
                 "no API key, and limits are each key's own: set FLUENCE_API_KEY to that of the "
                 "programs whose limits are to be seen"
             )
-        address = base_url or os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL
-        origin = Origin.of(address, allow_insecure=True)  # nothing is sent there
+        if base_url is None:
+            base_url = os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL
+        origin = Origin.of(base_url, allow_insecure=True)  # nothing is sent there
         self._look = named_look(limiter, limiter_name(key, origin.name), limits)
         self.where: str = self._look.where
 

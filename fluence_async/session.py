@@ -19,6 +19,7 @@ from ._binding import Binding
 from ._call import Call
 from ._defaults import LANES, OPTIONS, Defaults
 from ._exchange import Exchange, quota_of
+from ._sansio.arguments import check_count, check_flag, check_headers, check_hooks
 from ._sansio.bucket import DOCUMENTED_LIMITS, RateLimit
 from ._sansio.budget import Budget
 from ._sansio.metering import Price
@@ -80,7 +81,7 @@ class FluenceSession:
             `fluence_async.testing`.
 
     Raises:
-        ValueError: A setting that cannot work; the message says which and what would.
+        ValueError, TypeError: A setting that cannot work; the message says which and what would.
 
     Example:
         ```python
@@ -114,10 +115,12 @@ class FluenceSession:
             self._key = ApiKey(_key_or_environment(api_key))
         finally:
             del api_key  # no traceback of this frame may show it
-        self._origin = Origin.of(
-            base_url or os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL,
-            allow_insecure=allow_insecure,
-        )
+        _check(retry, max_connections, transport, default_headers)
+        check_flag("allow_insecure", allow_insecure)
+        check_hooks(hooks)
+        if base_url is None:
+            base_url = os.environ.get("FLUENCE_BASE_URL") or API_BASE_URL
+        self._origin = Origin.of(base_url, allow_insecure=allow_insecure)
         name = limiter_name(self._key.reveal(), self._origin.name)
         self._limiter = named_limiter(limiter, name, limits)
         self._cache = None if cache is None else Cache(named_store(cache))
@@ -248,6 +251,21 @@ class FluenceSession:
         if not hasattr(self, "_binding"):  # a traceback shows the one that could not be made
             return "<FluenceSession: not made>"
         return f"<FluenceSession of {self._origin.name}: {self._binding.state}>"
+
+
+def _check(retry: Any, max_connections: Any, transport: Any, headers: Any) -> None:
+    """Refuse what would be missed at the first call, or at the first failure, only."""
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise TypeError(
+            f"retry={retry!r}: must be a RetryPolicy, as RetryPolicy(max_retries=3); for the count "
+            "alone max_retries=3"
+        )
+    if max_connections is not None:
+        check_count("max_connections", max_connections, least=1)
+    if transport is not None and not callable(transport):
+        raise TypeError(f"transport={transport!r}: must make one, as transport=MyTransport")
+    if headers is not None:
+        check_headers("default_headers", headers)
 
 
 def _key_or_environment(api_key: str | None) -> str:

@@ -24,8 +24,9 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
+from ._sansio.arguments import check_count
 from ._sansio.tool_calls import Conversation, Prepared, ToolCallReader, added
-from ._tool_calling import Toolbox, check_count
+from ._tool_calling import Toolbox
 from .errors import ToolError
 from .stream import ChatStream
 from .tool_events import (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ._sansio.arguments import check_path
 from ._sansio.budget import Budget, Pot, Pots, Reservation, read_budgets
 from ._sansio.metering import (
     Price,
@@ -233,9 +234,15 @@ class UsageMeter:
 
 
 def open_ledger(ledger: bool | str | os.PathLike[str] | None) -> Ledger | None:
-    """The ledger that a session's `ledger=` names. SQLite is loaded by who uses it."""
+    """The ledger that a session's `ledger=` names. SQLite is loaded by who uses it.
+
+    Raises:
+        ValueError, TypeError: It names none.
+    """
     if ledger is None or ledger is False:
         return None
+    if ledger is not True:
+        check_path("ledger", ledger)
     from .ledger import Ledger
 
     return Ledger(None if ledger is True else ledger)

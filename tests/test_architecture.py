@@ -50,10 +50,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "hooks", "meta", "options", "parsed", "tool_events", "types"),
     "sansio": package(
         "_sansio",
-        "answer_type bucket budget caching claim codec counter credit docstring error_bodies fold"
-        " lanes learner learning learnt lenient_json lessons limits_file metering note origin"
-        " outlook partial_json processing rate_headers rate_limit request retry schema secret sse"
-        " sse_writing surrogates tariff ticket tool_calls trials watch whole_answer window",
+        "answer_type arguments bucket budget caching claim codec counter credit docstring"
+        " error_bodies fold lanes learner learning learnt lenient_json lessons limits_file metering"
+        " note origin outlook partial_json processing rate_headers rate_limit request retry schema"
+        " secret sse sse_writing surrogates tariff ticket tool_calls trials watch"
+        " whole_answer window",
     ),
     "tools": ("tools",),
     "transports": package(
@@ -183,7 +184,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
 # fmt: off
 PURE = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "codecs", "collections",
-    "contextlib", "copy", "dataclasses", "datetime", "decimal", "email", "enum",
+    "contextlib", "copy", "dataclasses", "datetime", "decimal", "difflib", "email", "enum",
     "fractions", "functools", "hashlib", "heapq", "hmac", "html", "inspect", "ipaddress",
     "itertools", "json", "math", "numbers", "operator", "re", "reprlib", "string",
     "struct", "textwrap", "types", "typing", "unicodedata", "urllib",

@@ -31,7 +31,7 @@ from copy import copy
 from typing import Final
 
 from ..meta import RateLimitSnapshot
-from .claim import ARRIVED, DONE, FRESH, HELD, SENT, Claim, the_rest
+from .claim import ARRIVED, DONE, FRESH, HELD, SENT, Claim, NeverFitsError, the_rest
 from .learnt import WindowSnapshot
 from .rate_limit import DOCUMENTED_LIMITS, RateLimit
 from .tariff import shared
@@ -123,9 +123,11 @@ class Bucket:
                 way_out = "split the request"
                 if window.rate.dimension == "tokens":
                     way_out = f"lower max_tokens, or {way_out}"
-                raise ValueError(
+                raise NeverFitsError(
                     f"costs[{window.rate.dimension!r}]={costs[window.dimension]} never fit into "
-                    f"{window.rate}: at most {most} in lane {lane}; {way_out}"
+                    f"{window.rate}: at most {most} in lane {lane}; {way_out}",
+                    window.rate,
+                    most,
                 )
 
     def take(self, claim: Claim, now: int, lane: int = 0) -> int:

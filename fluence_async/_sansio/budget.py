@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,7 @@ _FORM = re.compile(
 _SCALE = {"": 1, "k": 1_000, "M": 1_000_000}
 _FORMS = "'2M tokens/day', '500k tokens' or '$20/month' (minute, hour, day, month)"
 _MANY_POTS = 10_000
+_SAID_BY_TEXT: Any = ""
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ class Budget(msgspec.Struct, frozen=True):
 
     Attributes:
         limit: How much: tokens, of prompts and completions together, or money.
-        unit: `tokens`, or `money` in the currency of the session's `prices`.
+        unit: `tokens`, or `money` in the currency of the session's `prices`; a text says it itself.
         per: How long until it begins anew, by UTC: `minute`, `hour`, `day`, `month`; None for as
             long as the session lives.
         model: Count only what this model is asked; None for every model.
@@ -51,7 +52,7 @@ class Budget(msgspec.Struct, frozen=True):
     __module__ = "fluence_async"
 
     limit: float
-    unit: Literal["tokens", "money"] = "tokens"
+    unit: Literal["tokens", "money"] = _SAID_BY_TEXT
     per: Period | None = None
     model: str | None = None
     tag: str | None = None
@@ -77,6 +78,11 @@ class Budget(msgspec.Struct, frozen=True):
             raise TypeError(f"a budget of {self.limit!r}: a number, or a text like {_FORMS}")
         if not 0 < self.limit < math.inf:
             raise ValueError(f"a budget of {self.limit!r}: must be above 0")
+        if self.unit == _SAID_BY_TEXT:
+            raise ValueError(
+                f"a budget of {self.limit!r}, of what? Write unit='tokens' or unit='money', or a "
+                f"text like {_FORMS}"
+            )
         if self.unit not in ("tokens", "money"):
             raise ValueError(f"a budget's unit {self.unit!r}: 'tokens' or 'money'")
         if self.per is not None and self.per not in (*_SECONDS, "month"):
@@ -114,6 +120,10 @@ def read_budgets(budget: str | Budget | Iterable[str | Budget] | None) -> tuple[
     """
     if budget is None:
         return ()
+    if not isinstance(budget, Iterable | Budget):
+        raise TypeError(
+            f"budget={budget!r}: must be a text like {_FORMS}, a Budget, or several of these"
+        )
     several = (budget,) if isinstance(budget, str | Budget) else budget
     return tuple(each if isinstance(each, Budget) else Budget(each) for each in several)
 

@@ -13,7 +13,10 @@ A server knows what a request costs of requests when it arrives, and of all else
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rate_limit import RateLimit
 
 __all__ = [
     "ARRIVED",
@@ -22,6 +25,7 @@ __all__ = [
     "HELD",
     "SENT",
     "Claim",
+    "NeverFitsError",
     "counts_at_once",
     "counts_on_arrival",
     "is_of_one_model",
@@ -44,6 +48,15 @@ def counts_at_once(dimension: str) -> bool:
 def is_of_one_model(dimension: str) -> bool:
     """Whether only what one model is asked costs any of it."""
     return ":" in dimension
+
+
+class NeverFitsError(ValueError):
+    """A claim that a limit would never have room for: of which, and for how much it has."""
+
+    def __init__(self, message: str, rate: RateLimit, most: int) -> None:
+        super().__init__(message)
+        self.rate = rate
+        self.most = most
 
 
 class Claim:

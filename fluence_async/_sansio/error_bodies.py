@@ -47,16 +47,31 @@ class ApiError(msgspec.Struct):
 
 
 def decode_status(
-    status: int, body: bytes, *, key: ApiKey, retry_after: float | None = None
+    status: int, body: bytes, *, key: ApiKey, retry_after: float | None = None, url: str = ""
 ) -> APIStatusError:
-    """The error that a response's status and (start of the) body amount to."""
+    """The error that a response's status and (start of the) body amount to.
+
+    Args:
+        status: The response's.
+        body: As much of it as came.
+        key: Kept out of every text.
+        retry_after: What the headers say of it.
+        url: What was asked, if the error is to say so where the body says nothing of a model.
+    """
     try:
         error = error_of(loads(body.decode("utf-8-sig", "replace"), 1000), key)
     except (ValueError, RecursionError):
         error = ApiError()
     error.status = status
     error.retry_after = retry_after
-    return status_error(error, snippet(body, key, MAX_ERROR_TEXT))
+    text = snippet(body, key, MAX_ERROR_TEXT)
+    if status == 404 and url and "model" not in f"{error.code} {error.param} {error.message}":
+        error.message = (
+            f"{error.message or text[:MAX_SNIPPET] or 'no further word'} (asked was POST "
+            f"{key.scrub(url)}: if that is no chat API's address, base_url is wrong; it ends in "
+            "the API's version, as in /v1)"
+        )
+    return status_error(error, text)
 
 
 def status_error(error: ApiError, body: str) -> APIStatusError:

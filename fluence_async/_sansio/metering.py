@@ -76,6 +76,11 @@ def read_prices(prices: Mapping[str, Price] | None) -> dict[str, Price]:
     Raises:
         TypeError: One of them is none.
     """
+    if prices is not None and not isinstance(prices, Mapping):
+        raise TypeError(
+            f"prices={prices!r}: must name a Price for each model, as "
+            "prices={'fluence-chat': Price(prompt=0.5, completion=1.5)}"
+        )
     for model, price in (prices or {}).items():
         if not isinstance(price, Price):
             raise TypeError(f"prices[{model!r}] must be a Price, not {type(price).__name__}")

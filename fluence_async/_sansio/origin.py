@@ -16,6 +16,7 @@ import msgspec
 __all__ = ["API_BASE_URL", "Origin"]
 
 API_BASE_URL = "https://api.fluence.ai/v1"
+_ENDPOINT = "/chat/completions"
 
 # Broader than URLs are, because nothing that may hold a password is shown, be it a URL or not.
 _USERINFO = re.compile(r"(?:\w*:)?[/\\]*[^/?#]*@")
@@ -31,17 +32,27 @@ class Origin(msgspec.Struct, frozen=True):
     @property
     def completions_url(self) -> str:
         """The address of `POST /v1/chat/completions`."""
-        return self.base_url + "/chat/completions"
+        return self.base_url + _ENDPOINT
 
     @classmethod
     def of(cls, base_url: str, *, allow_insecure: bool = False) -> Self:
         """The origin of a base URL.
 
         Raises:
+            TypeError: It is no str.
             ValueError: It is no http(s) URL, holds a password, query or fragment, or would send
                 the key readable to another machine.
         """
+        if not isinstance(base_url, str):
+            raise TypeError(
+                f"base_url must be a str, as {API_BASE_URL!r}, not {type(base_url).__name__}"
+            )
         text = base_url.strip()
+        if not text:
+            raise ValueError(
+                f"base_url={base_url!r} is empty: write one like {API_BASE_URL!r}; without it "
+                "FLUENCE_BASE_URL is asked, or the Fluence API"
+            )
         if _USERINFO.match(text):
             raise ValueError("base_url holds a user name or password: pass the key as api_key=")
         if "?" in text or "#" in text:
@@ -60,6 +71,11 @@ class Origin(msgspec.Struct, frozen=True):
             or " " in text
         ):
             raise ValueError(f"base_url={base_url!r}: must be like {API_BASE_URL!r}")
+        if parts.path.rstrip("/").endswith(_ENDPOINT):
+            raise ValueError(
+                f"base_url={base_url!r} is the address of one endpoint: leave {_ENDPOINT!r} out, "
+                f"which every call adds; it ends like {API_BASE_URL!r}"
+            )
         if parts.scheme == "http" and not allow_insecure and not _is_loopback(host):
             raise ValueError(
                 f"base_url={base_url!r} would send the API key readable over the network: use "

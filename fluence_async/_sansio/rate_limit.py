@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-__all__ = ["DOCUMENTED_LIMITS", "RateLimit", "limiter_name", "read_limits"]
+from .arguments import meant
+
+__all__ = ["DOCUMENTED_LIMITS", "RateLimit", "limiter_name", "limits_of_calls", "read_limits"]
 
 DOCUMENTED_LIMITS: Final = ("100/minute", "1000/hour")
 """The limits of the API's documentation."""
@@ -26,6 +28,7 @@ _FORM = re.compile(
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _SECONDS |= {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAMES = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
+_OF_CALLS = ("requests", "tokens", "concurrent")
 _FORMS = (
     "'100/minute' (second, minute, hour, day), '5/30s' (s, m, h, d), '90000 tokens/minute' or "
     "'8 concurrent', each with or without ' for <model>'"
@@ -92,6 +95,11 @@ class RateLimit(msgspec.Struct, frozen=True):
                     f"a rate limit of calls at once in {self.period_s!r} s: they have no period, "
                     f"write '{self.limit} concurrent'"
                 )
+        elif not self.period_s:
+            raise ValueError(
+                f"a rate limit of {self.limit!r} has no period: write "
+                f"'{self.limit}{_of(self.dimension)}/minute', or RateLimit({self.limit}, 60.0)"
+            )
         elif not 0.001 <= self.period_s <= 366 * 86400:
             raise ValueError(
                 f"a rate limit's period of {self.period_s!r} s: must be from 0.001 to 366 days"
@@ -127,26 +135,56 @@ class RateLimit(msgspec.Struct, frozen=True):
         if self.dimension == "concurrent":
             return f"{self.limit} concurrent{whose}"
         period = _NAMES.get(self.period_s) or f"{self.period_s:.9f}".rstrip("0").rstrip(".") + "s"
-        dimension = "" if self.dimension == "requests" else f" {self.dimension}"
-        return f"{self.limit}{dimension}/{period}{whose}"
+        return f"{self.limit}{_of(self.dimension)}/{period}{whose}"
 
     def __repr__(self) -> str:
         return f"RateLimit({str(self)!r})"
+
+
+def _of(dimension: str) -> str:
+    return "" if dimension == "requests" else f" {dimension}"
 
 
 def read_limits(limits: str | RateLimit | Iterable[str | RateLimit]) -> tuple[RateLimit, ...]:
     """The rate limits that a user wrote.
 
     Raises:
+        TypeError: One of them is neither a text nor a `RateLimit`.
         ValueError: One of them is none, or none of them counts every model's requests.
     """
-    several = (limits,) if isinstance(limits, str | RateLimit) else limits
+    if not isinstance(limits, RateLimit | Iterable):
+        raise TypeError(
+            f"limits={limits!r}: must be a list, such as limits=['100/minute']; leave it out for "
+            "the documented ones, limiter=None is for no limits"
+        )
+    several = (limits,) if isinstance(limits, str | RateLimit) else tuple(limits)
+    for each in several:
+        if not isinstance(each, str | RateLimit):
+            raise TypeError(f"limits: {each!r} must be a text like {_FORMS}, or a RateLimit")
     found = tuple(each if isinstance(each, RateLimit) else RateLimit(each) for each in several)
     if not any(limit.counted_as == "requests" for limit in found):
         raise ValueError(
             f"limits={limits!r}: one of them must count requests of every model, such as "
             "'100/minute'; limiter=None is for no limits"
         )
+    return found
+
+
+def limits_of_calls(limits: str | RateLimit | Iterable[str | RateLimit]) -> tuple[RateLimit, ...]:
+    """As `read_limits`, for a session: its calls cost three things, and a limit of any other would
+    hold nobody back.
+
+    Raises:
+        TypeError, ValueError: One of them is of something else, or is none.
+    """
+    found = read_limits(limits)
+    for rate in found:
+        if rate.dimension not in _OF_CALLS:
+            raise ValueError(
+                f"the limit '{rate}' counts {meant([rate.dimension], _OF_CALLS, '')}, of which a "
+                "session's calls cost nothing: '100/minute' counts requests, '90000 tokens/minute' "
+                "tokens, '8 concurrent' calls at once"
+            )
     return found
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from ..options import CompletionParams
+from ..options import ChatParams, CompletionParams
 from ..types import Message
+from .arguments import meant
 
-__all__ = ["RequestBody", "encode_request"]
+__all__ = ["RequestBody", "check_names", "encode_request"]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -42,10 +43,7 @@ def encode_request(params: Mapping[str, Any], *, stream: bool) -> RequestBody:
     """
     body = {name: value for name, value in params.items() if value is not None}
     if not params.keys() <= _KNOWN:
-        unknown = ", ".join(sorted(map(repr, params.keys() - _KNOWN)))
-        raise TypeError(
-            f"unknown parameter {unknown}; what only your server knows goes into extra_body={{...}}"
-        )
+        check_names(params)
     extra = body.pop("extra_body", {})
     if not isinstance(extra, Mapping):
         raise TypeError(f"extra_body must be a mapping, not {type(extra).__name__}")
@@ -66,6 +64,28 @@ def encode_request(params: Mapping[str, Any], *, stream: bool) -> RequestBody:
 
 
 _KNOWN = CompletionParams.__annotations__.keys()
+_NAMES = ChatParams.__annotations__.keys()
+_ELSEWHERE = {
+    "stream": "only create takes it; the others stream in 'async with'",
+    "response_type": "only parse takes it: parse(response_type=...)",
+    "max_turns": "only run_tools takes it",
+}
+
+
+def check_names(params: Mapping[str, Any]) -> None:
+    """Refuse a parameter or an option that is not known.
+
+    Raises:
+        TypeError: It says which, and what was meant.
+    """
+    unknown = params.keys() - _NAMES
+    for name in sorted(unknown & _ELSEWHERE.keys()):
+        raise TypeError(f"unknown parameter {name!r}: {_ELSEWHERE[name]}")
+    if unknown:
+        raise TypeError(
+            f"unknown parameter {meant(unknown, _NAMES)}; what only your server knows goes into "
+            "extra_body={...}"
+        )
 
 
 def _check_model(model: Any) -> None:
@@ -125,7 +145,8 @@ def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}={value!r}: must be a whole number, 1 or more")
     if value < 1:
-        raise ValueError(f"{name}={value}: must be 1 or more; leave it out for no limit")
+        without = "one answer" if name == "n" else "no limit"
+        raise ValueError(f"{name}={value}: must be 1 or more; leave it out for {without}")
 
 
 _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
@@ -146,7 +167,31 @@ def _encode(body: dict[str, Any]) -> bytes:
             "carry: was it cut in the middle of a character?"
         ) from None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise TypeError(f"a parameter cannot be sent as JSON: {error}") from None
+        raise TypeError(_unsendable(body, error)) from None
+
+
+def _unsendable(body: Mapping[str, Any], error: Exception) -> str:
+    """Which parameter it is that is no JSON, and what would be."""
+    for name, value in body.items():
+        try:
+            _ENCODER.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as its_own:
+            return f"{name} cannot be sent as JSON: {its_own}{_way_out(name, value)}"
+    return f"the request cannot be sent as JSON: {error}"
+
+
+def _way_out(name: str, value: Any) -> str:
+    if name == "response_format":
+        type_ = getattr(value, "__name__", "Recipe") if isinstance(value, type) else "Recipe"
+        return f"; for an answer of a type, parse(response_type={type_})"
+    if name != "tools":
+        return ""
+    for tool in value if isinstance(value, list | tuple) else [value]:
+        if hasattr(tool, "definition"):
+            return f"; write tools=[{tool.name}.definition], or run_tools(tools=[{tool.name}])"
+        if callable(tool):
+            return "; decorate the function with @tool, and give it to run_tools(tools=[...])"
+    return ""
 
 
 def _as_builtin(value: Any) -> Any:

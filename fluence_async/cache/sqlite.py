@@ -25,6 +25,7 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 
+from .._sansio.arguments import check_path
 from ._store import DAY_S, check_bounds
 
 __all__ = ["SqliteCache"]
@@ -81,7 +82,7 @@ class SqliteCache:
         ttl_s: How long an answer is kept where the call does not say, in seconds.
 
     Raises:
-        ValueError: A bound that cannot work.
+        ValueError, TypeError: A path or a bound that cannot work.
 
     Example:
         ```python
@@ -98,6 +99,7 @@ class SqliteCache:
         max_bytes: int = 256 * 2**20,
         ttl_s: float = DAY_S,
     ) -> None:
+        check_path("path", path)
         check_bounds(max_bytes, ttl_s)
         self.ttl_s = ttl_s
         self._path = Path(path) if path is not None else _user_cache() / "answers.sqlite3"

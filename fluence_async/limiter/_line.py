@@ -249,7 +249,7 @@ class Line:
         wait_s = max(0, wait) / _S
         return LimitWaitError(
             f"{self.store} has no unit for this call for another {wait_s:.1f} s, which is past "
-            "its deadline: give it a longer timeout, or come back at retry_at",
+            "its deadline: give it more time, or come back at retry_at",
             wait_s=wait_s,
             retry_at=time.time() + wait_s,
         )

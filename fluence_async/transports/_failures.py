@@ -20,6 +20,8 @@ __all__ = ["authority", "brief", "connecting_failed"]
 
 _CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 """A handshake that merely ended is the network's failure, and may be tried again."""
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+"""What OpenSSL's versions say of who does not speak TLS at all."""
 _QUOTE = re.compile(r"""[:\n]|\sb?['"]|\bbytearray""")
 
 
@@ -40,7 +42,8 @@ def connecting_failed(url: str, error: BaseException) -> ConnectFailed | TLSFail
             # Of the same kind, but without a reason, are the wrappings that aiohttp adds.
             reason = getattr(cause, "verify_message", None) or getattr(cause, "reason", None)
             if reason:
-                return TLSFailed(f"TLS with {where} failed: {reason}")
+                asked = ": is it http://?" if reason in _NO_TLS else ""
+                return TLSFailed(f"TLS with {where} failed: {reason}{asked}")
     for cause in causes:
         if isinstance(cause, socket.gaierror):
             permanent = cause.errno == socket.EAI_NONAME

@@ -17,7 +17,7 @@ NOON = datetime(2026, 1, 31, 12, 34, 56, tzinfo=UTC).timestamp()
 
 
 def pot(limit: float = 100, **options: Any) -> Pot:
-    found = Pots(Budget(limit, **options)).of("m", {}, NOON)
+    found = Pots(Budget(limit, **{"unit": "tokens", **options})).of("m", {}, NOON)
     assert found is not None
     return found
 
@@ -65,6 +65,7 @@ def test_another_text_is_refused_with_the_forms_there_are(text: str) -> None:
         ((math.inf,), {}, ValueError),
         ((True,), {}, TypeError),
         ((None,), {}, TypeError),
+        ((5,), {}, ValueError),
         ((5, "dollars"), {}, ValueError),
         ((5, "tokens", "week"), {}, ValueError),
         (("5 tokens/day",), {"per": "hour"}, ValueError),
@@ -106,14 +107,14 @@ def test_a_window_ends_on_the_full_period_of_utc(per: Any, ends: str) -> None:
 
 def test_a_month_may_end_the_year() -> None:
     december = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
-    found = Pots(Budget(1, per="month")).of("m", {}, december)
+    found = Pots(Budget(1, "tokens", per="month")).of("m", {}, december)
     assert found is not None
     assert datetime.fromtimestamp(found.ends_at, UTC).isoformat() == "2027-01-01T00:00:00+00:00"
 
 
 @given(st.sampled_from(["minute", "hour", "day", "month"]), st.floats(min_value=0, max_value=4e9))
 def test_a_window_ends_after_it_is_asked_for_and_within_its_period(per: Any, now: float) -> None:
-    found = Pots(Budget(1, per=per)).of("m", {}, now)
+    found = Pots(Budget(1, "tokens", per=per)).of("m", {}, now)
     assert found is not None
     longest = {"minute": 60, "hour": 3600, "day": 86400, "month": 31 * 86400}[per]
     assert now < found.ends_at <= now + longest

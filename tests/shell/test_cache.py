@@ -270,7 +270,7 @@ async def test_callers_with_headers_of_their_own_do_not_share_a_request() -> Non
     async with session(transport) as fluence:
 
         async def ask(who: str) -> None:
-            headers = {"Authorization": f"Bearer {who}"} if who else None
+            headers = {"X-User": who} if who else None
             found = await fluence.chat.completions.create(**HI, extra_headers=headers)
             got.setdefault(who, set()).add(found.text)
 

@@ -19,6 +19,8 @@ from fluence_async import (
     FluenceSession,
     InternalServerError,
     Limiter,
+    LimitWaitError,
+    NotFoundError,
     QuotaExceededError,
     RateLimitError,
     ResponseError,
@@ -362,3 +364,72 @@ async def test_a_hook_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixtu
     assert completion.text == "Hi"
     assert told
     assert "my own mistake" in caplog.text
+
+
+async def test_what_a_hook_raises_is_logged_once_for_each_hook_and_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, fact: Fact) -> None:
+            raise LookupError("every time")
+
+    def bad(fact: Fact) -> None:
+        raise LookupError("every time")
+
+    for sessions in (1, 2):
+        async with session(ScriptedTransport(GOOD), hooks=[Broken(), bad]) as fluence:
+            for each in (fluence, fluence, fluence.with_options(priority="batch")):
+                await each.chat.completions.create(model="m", messages="hi")
+        logged = [record.getMessage() for record in caplog.records if record.exc_info]
+        assert len(logged) == 2 * sessions
+        for name, message in zip(("Broken", "bad"), logged[-2:], strict=True):
+            assert message.startswith("a hook raised on CallStarted: ")
+            assert f"{name}; the call goes on" in message
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"404 page not found", True),
+        (b'{"detail": "Not Found"}', True),
+        (b"", True),
+        (b'{"error": {"message": "no such model", "code": "model_not_found"}}', False),
+        (b'{"error": {"message": "nothing here", "param": "model"}}', False),
+    ],
+)
+async def test_a_404_that_is_of_no_model_says_what_was_asked(body: bytes, said: bool) -> None:
+    transport = ScriptedTransport(answer(body, status=404))
+    async with session(transport) as fluence:
+        with pytest.raises(NotFoundError) as caught:
+            await fluence.chat.completions.create(model="m", messages="hi")
+    url = f"{fluence.base_url}/chat/completions"
+    assert (f"asked was POST {url}: " in str(caught.value)) is said
+    assert ("base_url is wrong" in str(caught.value)) is said
+
+
+async def test_the_address_in_a_404_is_shown_without_the_key() -> None:
+    transport = ScriptedTransport(answer(b"gone", status=404))
+    async with FluenceSession(
+        api_key=KEY,
+        base_url=f"http://127.0.0.1:9/{KEY}/v1",
+        transport=lambda: transport,
+        limiter=None,
+    ) as fluence:
+        with pytest.raises(NotFoundError, match=r"asked was POST http://127\.0\.0\.1:9/") as caught:
+            await fluence.chat.completions.create(model="m", messages="hi")
+    assert KEY not in str(caught.value)
+
+
+async def test_a_wait_that_the_queue_clock_forbids_names_that_clock() -> None:
+    limiter = Limiter("1/hour")
+    permit = limiter.acquire_nowait()
+    permit.sent()
+    permit.settle()
+    for clock, timeout in {"queue": Timeout(queue=0.5), "total": Timeout(total=0.5)}.items():
+        with pytest.raises(
+            LimitWaitError, match=rf"0\.5 s, of timeout=Timeout\({clock}="
+        ) as caught:
+            await ask(ScriptedTransport(GOOD), limiter=limiter, timeout=timeout)
+        assert caught.value.wait_s > 3600

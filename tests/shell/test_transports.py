@@ -494,6 +494,12 @@ def _certificate_error() -> ssl.SSLCertVerificationError:
     return error
 
 
+def _no_tls_error() -> ssl.SSLError:
+    error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1016)")
+    error.reason = "WRONG_VERSION_NUMBER"
+    return error
+
+
 def _wrapped(make: Callable[[], BaseException]) -> list[BaseException]:
     """An error in all the ways that a library may hand it over."""
     chained = RuntimeError("wrapped")
@@ -507,6 +513,7 @@ def _wrapped(make: Callable[[], BaseException]) -> list[BaseException]:
     ("make", "kind", "words", "permanent"),
     [
         (_certificate_error, TLSFailed, "certificate has expired", None),
+        (_no_tls_error, TLSFailed, "WRONG_VERSION_NUMBER: is it http://?", None),
         (lambda: ssl.SSLEOFError(8, "EOF"), ConnectFailed, "", False),
         (lambda: socket.gaierror(socket.EAI_NONAME, "no such name"), ConnectFailed, "name", True),
         (lambda: socket.gaierror(socket.EAI_AGAIN, "later"), ConnectFailed, "later", False),
