@@ -90,7 +90,8 @@ class UsageTotals(msgspec.Struct, kw_only=True, gc=False):
 
     Attributes:
         calls: Calls that have ended, however they did.
-        failed: Of these, those that ended in an error or were cancelled.
+        failed: Of these, those that ended in an error or were cancelled: a stream too whose reader
+            was cancelled, but not one that its reader closed early.
         cached: Of these, those that the cache answered: they cost nothing.
         coalesced: Of these, those that an equal call under way answered: they cost nothing.
         requests: Requests put on the wire.

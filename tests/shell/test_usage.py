@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import random
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import anyio
@@ -201,6 +202,67 @@ async def test_a_stream_that_is_not_read_to_its_end_is_estimated(how: str) -> No
             103 if how == "cancelled" else 102,
         )
         assert left(fluence) == [(found["estimated_tokens"], 0)]
+
+
+@pytest.mark.parametrize("how", ["in a read", "between reads", "then closed", "then dropped"])
+async def test_a_stream_whose_reader_is_cancelled_has_failed(how: str) -> None:
+    told: list[Fact] = []
+    stalled = Answer(text("Once "), text("upon"), STALL)
+    async with session(ScriptedTransport(stalled), hooks=[told.append]) as fluence:
+
+        async def read() -> None:
+            if how.startswith("then"):
+                stream = await fluence.chat.completions.create(**HI, stream=True)
+                try:
+                    await stream.get_final_text()
+                finally:
+                    if how == "then closed":
+                        await stream.aclose()
+            async with fluence.chat.completions.stream(**HI) as stream:
+                await anext(stream)
+                if how == "between reads":
+                    await anyio.sleep_forever()
+                await stream.get_final_text()
+
+        warned = pytest.warns(ResourceWarning) if how == "then dropped" else nullcontext()
+        with warned:
+            async with anyio.create_task_group() as group:
+                group.start_soon(read)
+                await anyio.sleep(1)
+                group.cancel_scope.cancel()
+            del group
+            gc.collect()
+        found = fluence.usage.snapshot().total
+    assert (found.calls, found.failed) == (1, 1)
+    assert found.estimated_tokens == (102 if how == "between reads" else 103)
+    (ended,) = (fact for fact in told if isinstance(fact, CallFinished | CallFailed))
+    assert isinstance(ended, CallFailed)
+    assert ended.error in ("CancelledError", "Cancelled")
+
+
+@pytest.mark.parametrize("how", ["closed", "its own error", "read on", "complete"])
+async def test_a_stream_that_its_reader_leaves_has_not_failed(how: str) -> None:
+    told: list[Fact] = []
+    slow = Answer(text("Once "), 2, text("upon"), 2, FINISH, USAGE, DONE)
+    async with session(ScriptedTransport(slow), hooks=[told.append]) as fluence:
+        with suppress(ZeroDivisionError), anyio.CancelScope() as scope:
+            async with fluence.chat.completions.stream(**HI) as stream:
+                await anext(stream)
+                if how == "its own error":
+                    raise ZeroDivisionError
+                if how == "read on":
+                    with anyio.move_on_after(1):
+                        await anext(stream)
+                    await anext(stream)
+                if how == "complete":
+                    await stream.get_final_text()
+                    scope.cancel()
+                    await anyio.sleep(1)
+        found = fluence.usage.snapshot().total
+    assert (found.calls, found.failed) == (1, 0)
+    (ended,) = (fact for fact in told if isinstance(fact, CallFinished | CallFailed))
+    assert isinstance(ended, CallFinished)
+    assert ended.complete is (how == "complete")
 
 
 @pytest.mark.parametrize("stream", [False, True])
