@@ -14,14 +14,14 @@ import anyio
 
 from ._call import Call
 from ._telling import Telling
-from .errors import APITimeoutError, Clock
+from .errors import APITimeoutError, BudgetExceededError, Clock
 from .types import Usage
 from .usage import UsageMeter
 
 if TYPE_CHECKING:
     from .limiter import Limiter, Permit
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "on_sent"]
 
 
 class Admission:
@@ -54,6 +54,19 @@ class Admission:
         """
         if self._usage.budgeted:
             call.reservation = self._usage.reserve(call.model, call.meta, self._expected(call))
+
+    def renew(self, call: Call) -> bool:
+        """Whether the budgets have room for one more attempt. One that was sent and never answered
+        may have cost what was set aside for it."""
+        reservation = call.reservation
+        if reservation is None or not reservation.at_risk:
+            return True
+        reservation.lose()
+        try:
+            self.reserve(call)
+        except BudgetExceededError:
+            return False
+        return True
 
     def _expected(self, call: Call) -> Usage:
         if call.expected is None:
@@ -104,3 +117,22 @@ class Admission:
 
     def __repr__(self) -> str:
         return f"<Admission by {self._limiter!r}>"
+
+
+def on_sent(call: Call, permit: Permit | None) -> Callable[[], None]:
+    """Who is to hear that a request may have left."""
+    reservation = call.reservation
+    if reservation is None:
+        return _nothing if permit is None else permit.sent
+    if permit is None:
+        return reservation.sent
+
+    def both() -> None:
+        reservation.sent()
+        permit.sent()
+
+    return both
+
+
+def _nothing() -> None:
+    """For a request whose sending nobody waits to hear of."""
