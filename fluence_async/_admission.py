@@ -15,14 +15,14 @@ import anyio
 from ._call import Call
 from ._sansio.claim import NeverFitsError
 from ._telling import Telling
-from .errors import APITimeoutError, Clock, LimitWaitError
+from .errors import APITimeoutError, BudgetExceededError, Clock, LimitWaitError
 from .types import Usage
 from .usage import UsageMeter
 
 if TYPE_CHECKING:
     from .limiter import Limiter, Permit
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "on_sent"]
 
 
 class Admission:
@@ -55,6 +55,19 @@ class Admission:
         """
         if self._usage.budgeted:
             call.reservation = self._usage.reserve(call.model, call.meta, self._expected(call))
+
+    def renew(self, call: Call) -> bool:
+        """Whether the budgets have room for one more attempt. One that was sent and never answered
+        may have cost what was set aside for it."""
+        reservation = call.reservation
+        if reservation is None or not reservation.at_risk:
+            return True
+        reservation.lose()
+        try:
+            self.reserve(call)
+        except BudgetExceededError:
+            return False
+        return True
 
     def _expected(self, call: Call) -> Usage:
         if call.expected is None:
@@ -130,3 +143,22 @@ def _too_large(call: Call, error: NeverFitsError) -> ValueError:
         f"{error.most}{' of a batch call' if call.lane else ''}: set a lower max_tokens, send "
         "less, or raise the limit"
     )
+
+
+def on_sent(call: Call, permit: Permit | None) -> Callable[[], None]:
+    """Who is to hear that a request may have left."""
+    reservation = call.reservation
+    if reservation is None:
+        return _nothing if permit is None else permit.sent
+    if permit is None:
+        return reservation.sent
+
+    def both() -> None:
+        reservation.sent()
+        permit.sent()
+
+    return both
+
+
+def _nothing() -> None:
+    """For a request whose sending nobody waits to hear of."""

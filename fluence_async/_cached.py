@@ -228,5 +228,5 @@ def _viewed(call: Call, flight: Flight, tape: Tape) -> View:
     return View(tape, flight)
 
 
-def _untold(stream: ChatStream, error: FluenceError | None) -> None:
+def _untold(stream: ChatStream, error: FluenceError | type[BaseException] | None) -> None:
     """Who folds a stream tells of its end."""

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import anyio
 
-from ._admission import Admission
+from ._admission import Admission, on_sent
 from ._call import Call, read_error_body
 from ._sansio.error_bodies import decode_status
 from ._sansio.processing import processing_s
@@ -143,6 +143,8 @@ class Exchange:
                 if wait is not None:
                     taken = self._quota.take(error)
                     wait = wait if taken else None
+            if wait is not None and not self._admission.renew(call):
+                wait = None
             self._note_failure(call, error, wait, free=free)
             if wait is None:
                 error.meta = call.meta
@@ -157,6 +159,8 @@ class Exchange:
         response, permit = await self._send(call)
         try:
             if response.status != 200:
+                if call.reservation is not None:
+                    call.reservation.refused()
                 raise await self._refused(call, response, permit)
             self.telling.responded(call)
             return await begin(self, call, response)
@@ -177,7 +181,7 @@ class Exchange:
             body=call.body,
             connect_timeout=timeout.connect,
             deadline=until,
-            on_sent=permit.sent if permit is not None else _nothing,
+            on_sent=on_sent(call, permit),
             on_delivered=permit.delivered if permit is not None else None,
         )
         call.meta.attempts += 1
@@ -282,7 +286,3 @@ class Exchange:
 def _was_stale(error: FluenceError) -> bool:
     """A kept-alive connection that the server was just closing: nobody's failure."""
     return isinstance(error.__cause__, Disconnected) and error.__cause__.reused
-
-
-def _nothing() -> None:
-    """For a request whose sending nobody waits to hear of."""

@@ -136,17 +136,25 @@ class Telling:
         self._count(call, None, None, True)
         self._tell_failed(call, error)
 
-    def _tell_failed(self, call: Call, error: BaseException) -> None:
-        logger.info("%s: failed of %s", call.call_id, type(error).__name__)
+    def _tell_failed(
+        self,
+        call: Call,
+        error: BaseException | type[BaseException],
+        partial: ChatCompletion | None = None,
+    ) -> None:
+        """`error`, or the class of what cancelled the call, and what of the answer had come."""
+        name = error.__name__ if isinstance(error, type) else type(error).__name__
+        logger.info("%s: failed of %s", call.call_id, name)
         if self._hooks:
-            self._show(call, getattr(error, "partial", None))
+            usage = None if partial is None else partial.usage
+            self._show(call, getattr(error, "partial", partial))
             self.tell(
                 facts.CallFailed(
                     call_id=call.call_id,
                     model=call.model,
-                    error=type(error).__name__,
+                    error=name,
                     message=error.message if isinstance(error, FluenceError) else "",
-                    usage=getattr(error, "usage", None),
+                    usage=getattr(error, "usage", usage),
                     meta=call.meta,
                 )
             )
@@ -190,11 +198,15 @@ class Telling:
                 facts.ToolCalled(call_id=call_id, tool=tool, duration_s=duration_s, error=name)
             )
 
-    def stream_done(self, call: Call, stream: ChatStream, error: FluenceError | None) -> None:
-        """A stream ended, one way or the other, or its reader closed it early."""
+    def stream_done(
+        self, call: Call, stream: ChatStream, error: FluenceError | type[BaseException] | None
+    ) -> None:
+        """A stream ended, one way or the other, or its reader was cancelled, or closed it early."""
         usage = stream.usage
         self._count(call, usage, stream.partial if usage is None else None, error is not None)
-        if error is not None:
+        if isinstance(error, type):
+            self._tell_failed(call, error, stream.partial)
+        elif error is not None:
             self._tell_failed(call, error)
         elif self._hooks:
             self._tell_finished(call, stream.partial, complete=stream.complete)

@@ -252,7 +252,7 @@ class ChatStreamContext:
         traceback: TracebackType | None,
     ) -> None:
         if self._stream is not None:
-            await self._stream.aclose()
+            await self._stream.__aexit__(kind, error, traceback)
 
     def __repr__(self) -> str:
         return f"<ChatStreamContext: {self._stream or 'not entered'}>"

@@ -99,7 +99,7 @@ class ResponseStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
-    """A call ended well, or its reader closed it early (`complete` is False).
+    """A call ended well, or its reader closed it early, of its own will (`complete` is False).
 
     `response_id` is the server's name for the answer, `finish_reasons` holds every choice's.
     """
@@ -115,7 +115,10 @@ class CallFinished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """A call ended in an error, or was cancelled. `error` is the exception's class name."""
+    """A call ended in an error, or was cancelled. `error` is the exception's class name.
+
+    A stream was cancelled if its reader was, in a read or in `async with`, and nobody read on.
+    """
 
     call_id: str
     model: str

@@ -28,6 +28,7 @@ import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
+from ._own_database import inode_of_ours, own
 from ._sansio.arguments import check_path
 from ._sansio.metering import UsageTotals
 from .meta import Meta
@@ -210,6 +211,8 @@ def read_ledger(
         raise FileNotFoundError(
             f"there is no ledger at {path}: FluenceSession(ledger=True) keeps one"
         )
+    if not inode_of_ours(path, _APPLICATION_ID):
+        raise _not_ours(path)
     try:
         with _opened(path) as connection:
             rows = connection.execute(_READ, (since,)).fetchall()
@@ -233,13 +236,8 @@ def default_path() -> Path:
 
 
 def _add(path: Path, sums: dict[_Row, UsageTotals]) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if os.name == "posix" and os.fstat(file).st_mode & 0o077:
-            os.fchmod(file, 0o600)
-    finally:
-        os.close(file)
+    if not own(path, _APPLICATION_ID):
+        raise _not_ours(path)
     rows = [(*row, *msgspec.structs.astuple(totals)) for row, totals in sums.items()]
     with _opened(path, new=True) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -255,7 +253,7 @@ def _opened(path: Path, *, new: bool = False) -> Iterator[sqlite3.Connection]:
         connection.execute("BEGIN IMMEDIATE" if new else "BEGIN")
         ours = connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
         if not ours and (not new or connection.execute("SELECT 1 FROM sqlite_master").fetchone()):
-            raise ValueError(f"{path} is no ledger, but another program's file: name another path")
+            raise _not_ours(path)
         if not ours:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -267,6 +265,13 @@ def _opened(path: Path, *, new: bool = False) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def _not_ours(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is no ledger, but another program's file, or damaged beyond recognition, and is "
+        "left as it is: name another path, or delete it"
+    )
 
 
 def _entry(row: tuple[object, ...]) -> LedgerEntry:

@@ -47,7 +47,8 @@ _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.1
 _MAX_STREAM = 256 * 2**20
 
-OnDone = Callable[["ChatStream", FluenceError | None], None]
+OnDone = Callable[["ChatStream", FluenceError | type[BaseException] | None], None]
+"""Told what ended a stream: an error, the class of what cancelled its reader, or neither."""
 
 
 class ChatStream:
@@ -89,6 +90,7 @@ class ChatStream:
         self._ended = False
         self._closed = False
         self._reading = False
+        self._cancelled_by: type[BaseException] | None = None
         self._received = 0
 
     # ─── what is known of it ──────────────────────────────────────────────────────────────
@@ -178,6 +180,10 @@ class ChatStream:
                 except BodyBroken as error:
                     self._break_off(error)
                     continue
+                except BaseException as error:
+                    self._note_cancelled(type(error))
+                    raise
+                self._cancelled_by = None
                 if not data:
                     await self._end_of_body()
                     break
@@ -318,6 +324,11 @@ class ChatStream:
             self._fail(ResponseError(str(error), status_code=self._response.status), cause=error)
         self._fail(StreamInterruptedError(f"the stream was cut: {error}"), cause=error)
 
+    def _note_cancelled(self, kind: type[BaseException] | None) -> None:
+        """Should nobody read on, the call was cancelled, and not left."""
+        if kind is not None and issubclass(kind, anyio.get_cancelled_exc_class()):
+            self._cancelled_by = kind
+
     def _fail(self, error: FluenceError, *, cause: TransportError | None = None) -> NoReturn:
         """Raise `error`, now and at every later read, with what had arrived."""
         self._error = self._told(error)
@@ -332,7 +343,7 @@ class ChatStream:
             error.partial = self.partial if self._fold.chunks else None
         return error
 
-    def _tell_done(self, error: FluenceError | None) -> None:
+    def _tell_done(self, error: FluenceError | type[BaseException] | None) -> None:
         """Tell how it ended, to who waits to hear it, once."""
         on_done, self._on_done = self._on_done, _ignore
         meta = self._call.meta
@@ -365,7 +376,7 @@ class ChatStream:
             self._response.abort()
             raise
         finally:
-            self._tell_done(None)
+            self._tell_done(None if self._ended else self._cancelled_by)
 
     async def _drain(self) -> None:
         """Read on to the end of the body, within bounds; the usage may still be on its way."""
@@ -387,13 +398,14 @@ class ChatStream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._note_cancelled(kind)
         await self.aclose()
 
     def __del__(self) -> None:
         if getattr(self, "_closed", True):
             return
         self._response.abort()
-        self._on_done(self, None)
+        self._on_done(self, self._cancelled_by)
         warnings.warn(
             f"{self!r} was dropped unclosed; use 'async with', or await stream.aclose()",
             ResourceWarning,
@@ -409,7 +421,7 @@ class ChatStream:
         return f"<ChatStream of {self._call.model!r}: {state}, {self._fold.chunks} chunks>"
 
 
-def _ignore(stream: ChatStream, error: FluenceError | None) -> None:
+def _ignore(stream: ChatStream, error: FluenceError | type[BaseException] | None) -> None:
     """Who was told once is not told again."""
 
 

@@ -272,7 +272,7 @@ class ToolRun:
         assert group is not None
         try:
             if self._stream is not None:
-                await self._stream.aclose()
+                await self._stream.__aexit__(kind, error, traceback)
         finally:
             group.cancel_scope.cancel()
             # told of no exception, the group wraps none: the caller's passes through as it is

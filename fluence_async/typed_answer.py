@@ -125,7 +125,7 @@ class TypedAnswer(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.stream.aclose()
+        await self.stream.__aexit__(kind, error, traceback)
 
     def __repr__(self) -> str:
         return f"<TypedAnswer {self._kind!r}: {self._stream or 'not open'}>"

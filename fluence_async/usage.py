@@ -47,7 +47,8 @@ class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
         budget: What it is called, whose it is included.
         unit: `tokens` or `money`.
         limit: How much may be spent.
-        spent: By calls that have ended.
+        spent: By calls that have ended; of those that were sent and never answered, what was set
+            aside for them.
         reserved: Set aside for those under way.
         ends_at: When it begins anew, in seconds since the epoch; None for never.
     """
@@ -221,7 +222,9 @@ class UsageMeter:
             self._ledger.count(
                 self._clock(), model, meta, usage, cost, estimated=estimated, failed=failed
             )
-        return () if reservation is None else reservation.settle(tokens, cost)
+        if reservation is None:
+            return ()
+        return reservation.settle(tokens, cost, answered=usage is not None)
 
     async def aclose(self) -> None:
         """Write what the ledger still has to be told."""

@@ -69,7 +69,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         " _turns"
         " file limiter memory permit",
     ),
-    "cache": package("cache", "_flight _lease _store cache memory sqlite"),
+    "cache": ("_own_database", *package("cache", "_flight _lease _store cache memory sqlite")),
     "usage": ("ledger", "usage"),
     "redis": package(
         "contrib.redis",

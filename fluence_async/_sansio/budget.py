@@ -2,7 +2,9 @@
 
 Law: a pot lets no call in that, with what is spent and what is reserved for the calls under way,
 would pass its limit. So what is spent passes it by no more than what those calls cost beyond
-their reservations. A call counts in the window in which it was let in, whenever it ends.
+their reservations. A call counts in the window in which it was let in, whenever it ends. What was
+sent and never answered may have been answered all the same: it counts as what was reserved for it,
+each attempt by itself.
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ _SAID_BY_TEXT: Any = ""
 
 class Budget(msgspec.Struct, frozen=True):
     """What may be spent: `Budget("2M tokens/day")`, `Budget("$20/month", model="fluence-chat")`.
+
+    What the server reports is spent, and of a stream that was cut what had come. A request that
+    was sent and never answered (lost, timed out, cancelled) may have cost what was set aside for
+    it, and so that is spent: for each attempt, also where the server should have recognised it. A
+    retry for which there is no room is not made. An answer with an error costs nothing.
 
     Attributes:
         limit: How much: tokens, of prompts and completions together, or money.
@@ -178,20 +185,40 @@ class Reservation:
 
     Args:
         held: The pots, and how much of each.
+
+    Attributes:
+        at_risk: The request was sent, and the server has not refused it.
     """
 
     def __init__(self, held: list[tuple[Pot, float]]) -> None:
         self._held = held
+        self.at_risk = False
         for pot, amount in held:
             pot.reserved += amount
 
-    def settle(self, tokens: int, money: float) -> list[Pot]:
+    def sent(self) -> None:
+        """The first byte may have left this machine."""
+        self.at_risk = True
+
+    def refused(self) -> None:
+        """The server answered that it would not."""
+        self.at_risk = False
+
+    def lose(self) -> None:
+        """Nobody will know what it cost: that may be all that was set aside."""
+        held, self._held = self._held, []
+        for pot, amount in held:
+            pot.reserved = max(pot.reserved - amount, 0)
+            pot.spent += amount
+
+    def settle(self, tokens: int, money: float, *, answered: bool = True) -> list[Pot]:
         """Put what the call cost in its place, once; the soft budgets that it made full."""
+        lost = self.at_risk and not answered
         held, self._held = self._held, []
         full = []
         for pot, amount in held:
             pot.reserved = max(pot.reserved - amount, 0)
-            pot.spent += pot.budget.amount(tokens, money)
+            pot.spent += amount if lost else pot.budget.amount(tokens, money)
             if pot.budget.soft and not pot.told and pot.spent >= pot.budget.limit:
                 pot.told = True
                 full.append(pot)

@@ -1,10 +1,10 @@
 """Calls that have ended go in, sums come out; and where a server does not count, an estimate.
 
 Law: a token is counted once. What the cache or an equal call answered costs nothing and is counted
-apart; what was not answered at all is taken to cost nothing. What the server did not report of an
-answer is estimated from the texts (4 bytes of UTF-8 to a token, as is about right in every
-language) and flagged. No count of a server's does harm: one below 0 or beyond all reason is
-brought into range.
+apart; what was not answered at all is taken to cost nothing here, though not by budgets, which
+must not be passed. What the server did not report of an answer is estimated from the texts (4 bytes
+of UTF-8 to a token, as is about right in every language) and flagged. No count of a server's does
+harm: one below 0 or beyond all reason is brought into range.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class UsageTotals(msgspec.Struct, kw_only=True, gc=False):
 
     Attributes:
         calls: Calls that have ended, however they did.
-        failed: Of these, those that ended in an error or were cancelled.
+        failed: Of these, those that ended in an error or were cancelled: a stream too whose reader
+            was cancelled, but not one that its reader closed early.
         cached: Of these, those that the cache answered: they cost nothing.
         coalesced: Of these, those that an equal call under way answered: they cost nothing.
         requests: Requests put on the wire.

@@ -1,8 +1,9 @@
 """Answers in a file that outlives the process, and that processes of one user share: SQLite.
 
-Law: the file is a cache and nothing else. A damaged one is put aside (`….broken`) and begun anew;
-another program's database is left alone. What cannot be done at once (full, locked, no such disk)
-raises, and the session goes on without; what a kill leaves behind is either an answer or none.
+Law: the file is a cache and nothing else. A damaged one is put aside (`….broken`) and begun anew if
+its head says that it is ours, or it is in the default place; anything else is left alone. What
+cannot be done at once (full, locked, no such disk) raises, and the session goes on without; what a
+kill leaves behind is either an answer or none.
 
 All of SQLite runs in one worker thread of the loop. See https://sqlite.org/wal.html.
 """
@@ -13,7 +14,6 @@ import contextlib
 import logging
 import os
 import sqlite3
-import stat
 import sys
 import threading
 import time
@@ -25,6 +25,7 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 
+from .._own_database import inode_of_ours, own
 from .._sansio.arguments import check_path
 from ._store import DAY_S, check_bounds
 
@@ -74,7 +75,7 @@ class SqliteCache:
     """A cache in a file, for any number of sessions, loops, threads and processes of one user.
 
     Answers are in it as the server sent them, readable by its owner only; prompts and keys are
-    not. The file must be on a local disk.
+    not. The file must be on a local disk; one that is no such cache is left alone, with a warning.
 
     Args:
         path: The file; by default `fluence/answers.sqlite3` in the user's cache directory.
@@ -103,6 +104,7 @@ class SqliteCache:
         check_bounds(max_bytes, ttl_s)
         self.ttl_s = ttl_s
         self._path = Path(path) if path is not None else _user_cache() / "answers.sqlite3"
+        self._named = path is not None
         self._max_bytes = max_bytes
         self._forget()
 
@@ -165,15 +167,9 @@ class SqliteCache:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                status = os.fstat(file)
-                if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
-                    os.fchmod(file, 0o600)
-            finally:
-                os.close(file)
-            self._inode = status.st_ino
+            while not (inode := own(self._path, _APPLICATION_ID)):
+                self._put_aside("it is none")
+            self._inode = inode
             self._connection = self._connect()
         return self._connection
 
@@ -186,30 +182,36 @@ class SqliteCache:
             connection.execute("PRAGMA trusted_schema = OFF")
             known = connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            if names and not known and b"answers_used" not in names:
-                raise OSError(f"{self._path} is another program's database: choose another path")
+            if names and not known:  # another program was quicker
+                raise OSError(f"{self._path} is another program's database")
+            if not known:
+                connection.executescript(_SCHEMA)  # before there is a log: see _own_database
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(
                 f"PRAGMA max_page_count = {(self._max_bytes + 4 * _SLACK_BYTES) // page}"
             )
-            if not known:
-                connection.executescript(_SCHEMA)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _put_aside(self, error: sqlite3.Error) -> None:
-        """Begin anew, unless another process did so already."""
+    def _put_aside(self, why: object) -> None:
+        """Begin anew, unless another process did so already, or it is not ours to move."""
         self._shut()
         with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:
+            inode = inode_of_ours(self._path, _APPLICATION_ID)
+            if not inode and self._named:
+                raise OSError(
+                    f"{self._path} is another program's file, or damaged beyond recognition: it is "
+                    "left as it is; choose another path, or delete it"
+                )
+            if inode in (0, self._inode):
                 self._path.replace(f"{self._path}.broken")
                 for part in ("-wal", "-shm"):
                     Path(f"{self._path}{part}").unlink(missing_ok=True)
-        _logger.warning("the cache %s is damaged (%s): begun anew", self._path, error)
+        _logger.warning("the cache %s is damaged (%s): begun anew", self._path, why)
 
     def _close(self) -> None:
         with self._lock:

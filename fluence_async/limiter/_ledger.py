@@ -130,10 +130,11 @@ class Ledger:
         if data == self._data:
             return False
         self._version += 1
-        if not data.strip(b"\0"):
+        if not data.strip(b"\0") and self.file.size in (0, FILE_SIZE):  # who began it was killed
             self.reset(now)
             return True
         header = self.header = Header.unpack(data)
+        self.file.protect()
         self._data = data
         if header.boot != self._boot:
             passed = max(0, self._wall() - header.wall - _S)
@@ -146,6 +147,7 @@ class Ledger:
 
     def reset(self, now: int) -> None:
         """Begin anew."""
+        self.file.protect()
         self.file.clear(FILE_SIZE)
         epoch = int.from_bytes(os.urandom(8), "little") | 1
         self.header = Header(epoch, self._boot, 0, now)

@@ -38,7 +38,7 @@ class _SeenFile(StateFile):
         self._first = b""
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def _protect(self, status: os.stat_result) -> None:
+    def protect(self) -> None:
         """Its owner does."""
 
     def lock(self) -> bool:

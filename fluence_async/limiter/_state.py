@@ -1,6 +1,7 @@
 """A path goes in, a file comes out that may be locked, read and written: this user's alone.
 
-Law: nothing here waits. A file that is not a plain one of this user's own is refused.
+Law: nothing here waits. A file that is not a plain one of this user's own is refused, and none is
+touched before who reads it has seen that it is a limiter's.
 
 Rejected: `fcntl.lockf`, whose locks a process loses by closing the file anywhere in it.
 """
@@ -43,15 +44,23 @@ class StateFile:
             raise OSError("it is not a plain file")
         if status.st_uid != os.geteuid():
             raise PermissionError(f"it belongs to another user (uid {status.st_uid})")
-        self._protect(status)
+        self._protected = False
 
     def _open(self, path: Path) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
-    def _protect(self, status: os.stat_result) -> None:
-        if stat.S_IMODE(status.st_mode) != 0o600:
-            os.fchmod(self._fd, 0o600)
+    def protect(self) -> None:
+        """Let only its owner read it: for who knows that it is a limiter's."""
+        if not self._protected:
+            self._protected = True
+            if stat.S_IMODE(os.fstat(self._fd).st_mode) != 0o600:
+                os.fchmod(self._fd, 0o600)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self._fd).st_size
 
     def lock(self) -> bool:
         """Whether it is now locked by this object alone; who holds it may be standing still."""

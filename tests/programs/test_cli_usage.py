@@ -94,7 +94,7 @@ def test_what_is_no_ledger_is_named(tmp_path: Path) -> None:
     other.write_text("notes" * 1_000)
     done = fluence("usage", "--ledger", str(other))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "notes.txt cannot be read" in done.stderr
+    assert "notes.txt is no ledger" in done.stderr
 
 
 def test_nothing_in_those_days_is_said(tmp_path: Path, kept: str) -> None:

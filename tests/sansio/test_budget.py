@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -241,3 +242,28 @@ def test_a_soft_budget_lets_everything_in_and_says_once_that_it_is_full() -> Non
     held.check(1_000)
     full = [Reservation([(held, 0)]).settle(60, 0.0) for _ in range(4)]
     assert full == [[], [held], [], []]
+
+
+@pytest.mark.parametrize(
+    ("happened", "spent"),
+    [
+        ([], 0),
+        ([Reservation.sent], 90),
+        ([Reservation.sent, Reservation.refused], 0),
+        ([Reservation.sent, Reservation.refused, Reservation.sent], 90),
+        ([Reservation.sent, Reservation.lose], 90),
+    ],
+)
+def test_what_was_sent_and_never_answered_costs_what_was_reserved(
+    happened: list[Callable[[Reservation], None]], spent: int
+) -> None:
+    held = pot()
+    reservation = Reservation([(held, 90)])
+    for what in happened:
+        what(reservation)
+    reservation.settle(0, 0.0, answered=False)
+    assert (held.spent, held.reserved) == (spent, 0)
+    answered = Reservation([(held, 5)])
+    answered.sent()
+    answered.settle(3, 0.0)
+    assert (held.spent, held.reserved) == (spent + 3, 0)

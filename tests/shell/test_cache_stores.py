@@ -213,32 +213,145 @@ async def test_a_damaged_file_is_put_aside_and_begun_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "c"
-    path.write_bytes(b"this is no database" * 1000)
     store = SqliteCache(path)
+    await store.put("a", b"1", HOUR)
+    await store.aclose()
+    path.write_bytes(path.read_bytes()[:100] + b"this is no database" * 1000)
     assert await store.get("a") is None
     await store.put("a", b"1", HOUR)
     assert await store.get("a") == b"1"
     await store.aclose()
-    assert (tmp_path / "c.broken").read_bytes().startswith(b"this is no database")
+    assert b"this is no database" in (tmp_path / "c.broken").read_bytes()
+    assert "begun anew" in warnings_in(caplog)[0]
+
+
+def _text(path: Path) -> None:
+    path.write_bytes(b"x" * 900)
+
+
+def _zeros(path: Path) -> None:
+    path.write_bytes(bytes(9000))
+
+
+def _short(path: Path) -> None:
+    path.write_bytes(b"\n")
+
+
+def _database(path: Path, *before: str) -> None:
+    with sqlite3.connect(path) as theirs:
+        for statement in (*before, "CREATE TABLE precious (id)"):
+            theirs.execute(statement)
+    theirs.close()
+
+
+def _database_with_a_number(path: Path) -> None:
+    _database(path, "PRAGMA application_id = 7")
+
+
+def _database_with_a_log(path: Path) -> None:
+    """As a kill leaves it: who opened it would write the log into it."""
+    live = path.with_name("live")
+    theirs = sqlite3.connect(live)
+    theirs.execute("PRAGMA journal_mode = WAL")
+    theirs.execute("CREATE TABLE precious (id)")
+    theirs.commit()
+    for part in ("", "-wal", "-shm"):
+        Path(f"{live}{part}").rename(f"{path}{part}")
+    theirs.close()
+
+
+FOREIGN = [_text, _zeros, _short, _database, _database_with_a_number, _database_with_a_log]
+
+
+def states(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Every file of it: what is in it, its rights, when it was written."""
+    found = {}
+    for path in folder.iterdir():
+        status = path.stat()
+        found[path.name] = (path.read_bytes(), status.st_mode, status.st_mtime_ns)
+    return found
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", FOREIGN)
+async def test_what_never_was_a_cache_is_left_as_it_is(
+    make: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "theirs.md"
+    make(path)
+    path.chmod(0o664)
+    before = states(tmp_path)
+    store = SqliteCache(path)
+    cache = Cache(store)
+    for _ in range(3):
+        await write(cache, 1)
+        assert await read(cache, 1) is None
+    await store.aclose()
+    assert states(tmp_path) == before
+    (warning,) = warnings_in(caplog)
+    assert "another program's" in warning
+    assert f"{path}" in warning
+    assert "choose another path" in warning
+
+
+@pytest.mark.anyio
+async def test_what_is_written_over_an_open_cache_is_not_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    store = SqliteCache(path)
+    await store.put("a", b"1", HOUR)
+    await store.aclose()
+    await store.get("a")
+    path.write_bytes(b"# My notes\n" * 1000)  # in the very file
+    with pytest.raises(OSError, match="left as it is"):
+        for _ in range(5):
+            await store.put("b", b"2" * 100_000, HOUR)
+            await store.aclose()
+    assert path.read_bytes().startswith(b"# My notes")
+    assert not (tmp_path / "c.broken").exists()
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+async def test_what_is_no_plain_file_is_left_alone_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o644)
+    with pytest.raises(OSError, match="left as it is"):
+        await SqliteCache(tmp_path / "pipe").get("a")
+    assert stat.S_IMODE((tmp_path / "pipe").stat().st_mode) == 0o644
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", [_text, _zeros, _database])
+async def test_in_its_default_place_it_is_begun_anew_whatever_is_there(
+    make: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    path = tmp_path / "fluence" / "answers.sqlite3"
+    path.parent.mkdir()
+    make(path)
+    before = path.read_bytes()
+    store = SqliteCache()
+    await store.put("a", b"1", HOUR)
+    assert await store.get("a") == b"1"
+    await store.aclose()
+    assert path.with_name("answers.sqlite3.broken").read_bytes() == before
     assert "begun anew" in warnings_in(caplog)[0]
 
 
 @pytest.mark.anyio
-async def test_another_programs_database_is_left_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "theirs"
-    with sqlite3.connect(path) as theirs:
-        theirs.execute("CREATE TABLE precious (id)")
-    theirs.close()
-    before = path.read_bytes()
-    cache = Cache(SqliteCache(path))
-    for _ in range(3):
-        await write(cache, 1)
-        assert await read(cache, 1) is None
-    assert path.read_bytes() == before
-    assert len(warnings_in(caplog)) == 1
-    assert "another program's" in warnings_in(caplog)[0]
+async def test_a_cache_says_that_it_is_one_from_its_first_transaction_on(tmp_path: Path) -> None:
+    """Also while all else is still in its log, as a kill would leave it."""
+    store = SqliteCache(tmp_path / "c")
+    await store.get("a")
+    shutil.copy(tmp_path / "c", tmp_path / "killed")
+    await store.aclose()
+    again = SqliteCache(tmp_path / "killed")
+    await again.put("a", b"1", HOUR)
+    assert await again.get("a") == b"1"
+    await again.aclose()
 
 
 @pytest.mark.anyio

@@ -157,6 +157,43 @@ def test_what_is_no_ledger_is_named(tmp_path: Path) -> None:
         assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("kind", ["text", "zeros", "database", "another's", "log"])
+def test_what_is_no_ledger_is_left_as_it_is(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "l.md"
+    if kind in ("text", "zeros"):
+        path.write_bytes(b"# Notes\n" * 100 if kind == "text" else bytes(4096))
+    else:
+        other = sqlite3.connect(tmp_path / "other")
+        if kind == "log":  # as a kill leaves it: who opened it would write the log into it
+            other.execute("PRAGMA journal_mode = WAL")
+        if kind == "another's":
+            other.execute("PRAGMA application_id = 7")
+        other.execute("CREATE TABLE things (thing)")
+        other.commit()
+        for part in ("", "-wal", "-shm") if kind == "log" else ("",):
+            Path(f"{tmp_path}/other{part}").rename(f"{path}{part}")
+        other.close()
+    path.chmod(0o664)
+    before = _states(tmp_path)
+    ledger = Ledger(path)
+    count(ledger)
+    ledger._write()
+    with pytest.raises(ValueError, match=r"no ledger.*another path"):
+        read_ledger(path)
+    assert _states(tmp_path) == before
+    assert str(path) in caplog.text
+    assert "name another path" in caplog.text
+
+
+def _states(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+    }
+
+
 def test_a_row_that_makes_no_sense_is_a_value_error(path: Path) -> None:
     ledger = Ledger(path)
     count(ledger)

@@ -7,7 +7,7 @@ from collections import Counter
 import anyio
 import pytest
 
-from fluence_async import FluenceSession
+from fluence_async import APIConnectionError, BudgetExceededError, FluenceSession
 from fluence_async.testing import FluenceServer, Lost
 
 CALLS = 500  # on each backend
@@ -38,3 +38,27 @@ async def test_answers_lost_with_their_reused_connections_are_executed_once() ->
     assert set(by_key.values()) == {2}
     assert len(executed) == len(by_key) == CALLS
     assert set(executed.values()) == {1}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("max_retries", [0, 2])
+async def test_no_more_is_executed_than_a_budget_has_room_for_though_answers_are_lost(
+    max_retries: int,
+) -> None:
+    async with FluenceServer(limits=None) as server:
+        server.script(Lost("Hello"), repeat=True)
+        async with FluenceSession(
+            api_key=server.api_key,
+            base_url=server.base_url,
+            limiter=None,
+            budget="100 tokens",
+            max_retries=max_retries,
+        ) as fluence:
+            for _ in range(20):
+                with pytest.raises((APIConnectionError, BudgetExceededError)):
+                    await fluence.chat.completions.create(
+                        model="fluence-chat", messages="hi", max_tokens=60
+                    )
+            (state,) = fluence.usage.snapshot().budgets
+        assert server.executions == len(server.requests) == 1
+        assert (state.spent, state.reserved) == (65, 0)

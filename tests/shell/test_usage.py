@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import random
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from fluence_async import (
+    APIConnectionError,
     APIStatusError,
     Budget,
     BudgetExceededError,
@@ -24,13 +26,21 @@ from fluence_async import (
     Price,
     RetryPolicy,
     StreamInterruptedError,
+    Timeout,
     UsageSnapshot,
     UsageTotals,
     tool,
 )
 from fluence_async.cache import MemoryCache
-from fluence_async.hooks import BudgetReached, CallFailed, CallFinished, CallStarted, Fact
-from fluence_async.transports._base import BodyBroken
+from fluence_async.hooks import (
+    BudgetReached,
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    Fact,
+    RetryScheduled,
+)
+from fluence_async.transports._base import BodyBroken, ConnectFailed
 from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, event, text
 from tests.shell.test_exchange import BODY, GOOD, answer
 from tests.virtual import anyio_backend as anyio_backend
@@ -203,16 +213,132 @@ async def test_a_stream_that_is_not_read_to_its_end_is_estimated(how: str) -> No
         assert left(fluence) == [(found["estimated_tokens"], 0)]
 
 
+@pytest.mark.parametrize("how", ["in a read", "between reads", "then closed", "then dropped"])
+async def test_a_stream_whose_reader_is_cancelled_has_failed(how: str) -> None:
+    told: list[Fact] = []
+    stalled = Answer(text("Once "), text("upon"), STALL)
+    async with session(ScriptedTransport(stalled), hooks=[told.append]) as fluence:
+
+        async def read() -> None:
+            if how.startswith("then"):
+                stream = await fluence.chat.completions.create(**HI, stream=True)
+                try:
+                    await stream.get_final_text()
+                finally:
+                    if how == "then closed":
+                        await stream.aclose()
+            async with fluence.chat.completions.stream(**HI) as stream:
+                await anext(stream)
+                if how == "between reads":
+                    await anyio.sleep_forever()
+                await stream.get_final_text()
+
+        warned = pytest.warns(ResourceWarning) if how == "then dropped" else nullcontext()
+        with warned:
+            async with anyio.create_task_group() as group:
+                group.start_soon(read)
+                await anyio.sleep(1)
+                group.cancel_scope.cancel()
+            del group
+            gc.collect()
+        found = fluence.usage.snapshot().total
+    assert (found.calls, found.failed) == (1, 1)
+    assert found.estimated_tokens == (102 if how == "between reads" else 103)
+    (ended,) = (fact for fact in told if isinstance(fact, CallFinished | CallFailed))
+    assert isinstance(ended, CallFailed)
+    assert ended.error in ("CancelledError", "Cancelled")
+
+
+@pytest.mark.parametrize("how", ["closed", "its own error", "read on", "complete"])
+async def test_a_stream_that_its_reader_leaves_has_not_failed(how: str) -> None:
+    told: list[Fact] = []
+    slow = Answer(text("Once "), 2, text("upon"), 2, FINISH, USAGE, DONE)
+    async with session(ScriptedTransport(slow), hooks=[told.append]) as fluence:
+        with suppress(ZeroDivisionError), anyio.CancelScope() as scope:
+            async with fluence.chat.completions.stream(**HI) as stream:
+                await anext(stream)
+                if how == "its own error":
+                    raise ZeroDivisionError
+                if how == "read on":
+                    with anyio.move_on_after(1):
+                        await anext(stream)
+                    await anext(stream)
+                if how == "complete":
+                    await stream.get_final_text()
+                    scope.cancel()
+                    await anyio.sleep(1)
+        found = fluence.usage.snapshot().total
+    assert (found.calls, found.failed) == (1, 0)
+    (ended,) = (fact for fact in told if isinstance(fact, CallFinished | CallFailed))
+    assert isinstance(ended, CallFinished)
+    assert ended.complete is (how == "complete")
+
+
+UNREACHABLE = answer(BODY)
+UNREACHABLE.fails = ConnectFailed("nobody there")
+NEVER_SENT, REFUSED = 0, 0
+LOST = 160
+"""What is set aside for 100 tokens of prompt and `max_tokens=60`."""
+
+
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_without_an_answer_costs_nothing(stream: bool) -> None:
-    for failing in (BAD, DOWN, answer(BODY, wait=math.inf), Answer(STALL)):
-        async with session(ScriptedTransport(failing), budget="9k tokens") as fluence:
-            with anyio.move_on_after(1):
-                with pytest.raises(FluenceError):
-                    await asked(fluence, stream=stream)
-            found = fluence.usage.snapshot().total
-            assert (found.calls, found.failed, found.requests, found.total_tokens) == (1, 1, 1, 0)
-            assert left(fluence) == [(0, 0)]
+@pytest.mark.parametrize(
+    ("failing", "spent"),
+    [
+        (UNREACHABLE, NEVER_SENT),
+        (BAD, REFUSED),
+        (DOWN, REFUSED),
+        (Answer(0.5, b"{}", STALL, status=500), REFUSED),
+        (answer(BODY, wait=math.inf), LOST),
+        (Answer(STALL), LOST),
+        (Answer(0.5, BodyBroken("reset")), LOST),
+        (answer(b"{"), LOST),
+    ],
+)
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_call_without_an_answer_costs_nothing_unless_it_may_have_been_answered(
+    failing: Answer, spent: int, stream: bool, cancelled: bool
+) -> None:
+    timeout = None if cancelled else Timeout(first_byte=2, idle=2, progress=2, total=3)
+    async with session(ScriptedTransport(failing), budget="9k tokens") as fluence:
+        with anyio.move_on_after(1 if cancelled else 10):
+            with pytest.raises(FluenceError):
+                await asked(fluence, stream=stream, max_tokens=60, timeout=timeout)
+        found = fluence.usage.snapshot().total
+        assert (found.calls, found.failed, found.requests, found.total_tokens) == (1, 1, 1, 0)
+        assert left(fluence) == [(spent, 0)]
+
+
+async def test_answers_that_are_lost_fill_a_budget() -> None:
+    transport = ScriptedTransport(Answer(0.1, BodyBroken("reset")))
+    async with session(transport, budget=["500 tokens", Budget(170, soft=True)]) as fluence:
+        for _ in range(20):
+            with pytest.raises((APIConnectionError, BudgetExceededError)):
+                await asked(fluence, max_tokens=60)
+        assert len(transport.requests) == 3
+        assert left(fluence) == [(480, 0), (480, 0)]
+
+
+async def test_each_attempt_that_is_lost_is_spent_and_no_retry_passes_the_budget() -> None:
+    lost = Answer(0.1, BodyBroken("reset"))
+    retry = RetryPolicy(max_retries=5, base_s=0.1)
+    transport = ScriptedTransport(lost, lost, GOOD, DOWN, lost)
+    told: list[Fact] = []
+    options: dict[str, Any] = {"retry": retry, "max_retries": None, "hooks": [told.append]}
+    async with session(transport, budget="650 tokens", **options) as fluence:
+        await asked(fluence, max_tokens=60)
+        assert left(fluence) == [(2 * LOST + 2, 0)]
+        with pytest.raises(APIConnectionError) as caught:
+            await asked(fluence, max_tokens=60)
+        assert left(fluence) == [(4 * LOST + 2, 0)]
+    assert caught.value.meta is not None
+    assert [each.error for each in caught.value.meta.failures] == [
+        "InternalServerError",
+        "APIConnectionError",
+        "APIConnectionError",
+    ]
+    assert len(transport.requests) == 6
+    assert sum(isinstance(fact, RetryScheduled) for fact in told) == 4
 
 
 async def test_cached_and_coalesced_answers_are_counted_apart() -> None:
@@ -319,15 +445,15 @@ async def test_a_thousand_calls_at_once_never_pass_a_budget(budget: str, stream:
     answers = [dice.choice(kinds)() if stream else whole for _ in range(1_000)]
     transport = ScriptedTransport(*answers)
     prices = {"m": Price(prompt=10_000, completion=10_000)}  # a cent a token
-    refused, most = 0, 0.0
+    refused, lost, most = 0, 0, 0.0
 
     async with session(transport, budget=budget, prices=prices) as fluence:
 
         async def one() -> None:
-            nonlocal refused, most
+            nonlocal refused, lost, most
             got: Any = None
             await anyio.sleep(dice.random())
-            with anyio.move_on_after(dice.choice([0.5, math.inf, math.inf])):
+            with anyio.move_on_after(dice.choice([0.5, math.inf, math.inf])) as scope:
                 try:
                     got = await fluence.chat.completions.create(**HI, max_tokens=30, stream=stream)
                     if stream:
@@ -339,6 +465,7 @@ async def test_a_thousand_calls_at_once_never_pass_a_budget(budget: str, stream:
                 finally:
                     if isinstance(got, ChatStream):
                         await got.aclose()
+            lost += scope.cancelled_caught and got is None
             ((spent, reserved),) = left(fluence)
             most = max(most, spent + reserved)
 
@@ -351,8 +478,9 @@ async def test_a_thousand_calls_at_once_never_pass_a_budget(budget: str, stream:
         assert state.reserved == pytest.approx(0, abs=1e-6)
         assert len(transport.requests) == 1_000 - refused
         found = fluence.usage.snapshot().total
+        assert lost > 0
         assert state.spent == pytest.approx(
-            found.total_tokens if state.unit == "tokens" else found.cost
+            found.total_tokens + lost * 130 if state.unit == "tokens" else found.cost + lost * 1.30
         )
 
 
