@@ -3,9 +3,10 @@
 Law: a pot lets no call in that, with what is spent and what is reserved for the calls under way,
 would pass its limit. So what is spent passes it by no more than what those calls cost beyond
 their reservations. A call counts in the window in which it was let in, whenever it ends.
-"""
 
-from __future__ import annotations
+`Budget` says it is of `fluence_async`, and is looked for its annotations there: they are objects
+here, not texts.
+"""
 
 import math
 import re
