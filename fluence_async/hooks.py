@@ -188,7 +188,8 @@ Fact: TypeAlias = (
 class Hook(Protocol):
     """Whoever wants to be told: `FluenceSession(hooks=[my_hook])`.
 
-    Called on the event loop, in order, so it must return at once.
+    A plain function (or an object that is called as one), not an `async def`: it is called on the
+    event loop, in order, and never awaited, so it must return at once.
     """
 
     def __call__(self, fact: Fact, /) -> None:

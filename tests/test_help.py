@@ -23,7 +23,13 @@ MODULES = [
         if "._" not in module.name
     ),
 ]
-PARAMS = [getattr(options, name) for name in options.__all__ if hasattr(getattr(options, name), "__total__")]
+PARAMS = [
+    options.CallOptions,
+    options.ChatParams,
+    options.CompletionParams,
+    options.ParseParams,
+    options.ToolRunParams,
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -36,3 +42,10 @@ def test_a_public_module_and_all_it_offers_have_a_help(name: str) -> None:
             assert pydoc.render_doc(item), symbol
         if inspect.isclass(item) and issubclass(item, msgspec.Struct):
             assert inspect.signature(item), symbol
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=lambda params: params.__name__)
+def test_chat_params_tell_every_parameter_that_a_call_takes(params: type) -> None:
+    told = re.findall(r"^ {4,8}(\w+): ", inspect.getdoc(options.ChatParams) or "", re.MULTILINE)
+    assert len(told) == len(set(told))
+    assert typing.get_type_hints(params).keys() <= set(told)
