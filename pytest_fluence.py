@@ -75,7 +75,15 @@ def fluence_session(
 
 def _options(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
     marker = request.node.get_closest_marker(name)
-    return {} if marker is None else dict(marker.kwargs)
+    if marker is None:
+        return {}
+    if marker.args:
+        example = {"fluence_server": "time_scale=60", "fluence_session": "max_retries=0"}[name]
+        raise TypeError(
+            f"@pytest.mark.{name}({', '.join(map(repr, marker.args))}): its options go by name, "
+            f"as in @pytest.mark.{name}({example})"
+        )
+    return dict(marker.kwargs)
 
 
 def _closed(session: FluenceSession) -> None:

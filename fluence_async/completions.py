@@ -48,7 +48,8 @@ class Chat:
 
 
 class Completions:
-    """`POST /v1/chat/completions`, whole or as a stream."""
+    """`POST /v1/chat/completions`, in four ways: `create` asks for a whole answer, `stream` for one
+    chunk by chunk, `parse` for one of a type, and `run_tools` lets the model call functions."""
 
     def __init__(self, session: FluenceSession) -> None:
         self._session = session
@@ -75,8 +76,10 @@ class Completions:
 
         Args:
             stream: Return a `ChatStream` once the first chunk is there, not the whole answer.
-            **params: The request and the call's options, as of `ChatParams`: at least `model`
-                and `messages` (a str, or a list of messages).
+            **params: At least `model` and `messages` (a str, or a list of messages); then what is
+                asked (`temperature`, `max_tokens`, `tools`, `tool_choice`, `response_format`,
+                `extra_body`, …) and how (`timeout`, `max_retries`, `priority`, `tags`,
+                `extra_headers`, `cache`, `keep_raw`). `help(fluence_async.ChatParams)` tells each.
 
         Returns:
             The answer: a `ChatCompletion`, or a `ChatStream` that must be read or closed.
@@ -161,7 +164,7 @@ class Completions:
             answer = await fluence.chat.completions.parse(
                 model="fluence-chat", messages="A soup for 4", response_type=Recipe
             )
-            print(answer.parsed or answer.parse_error)
+            print(answer.value)
             ```
         """
         check_names(params)

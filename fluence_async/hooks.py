@@ -191,8 +191,9 @@ Fact: TypeAlias = (
 class Hook(Protocol):
     """Whoever wants to be told: `FluenceSession(hooks=[my_hook])`.
 
-    Called on the event loop, in order, so it must return at once. It is never awaited: what has to
-    wait goes into a queue (`put_nowait`) that a task of yours reads.
+    A plain function (or an object that is called as one), not an `async def`: it is called on the
+    event loop, in order, and never awaited, so it must return at once. What has to wait goes into a
+    queue (`put_nowait`) that a task of yours reads.
     """
 
     def __call__(self, fact: Fact, /) -> None:

@@ -1,7 +1,8 @@
 """What a caller may set: a call's parameters and options, as plain data that checks itself.
 
-Law: every parameter is typed once, here, and reaches `create` and `stream` by `Unpack`. None
-means "not sent" or "not bounded"; there is no sentinel.
+Law: every parameter is typed once, here, and reaches `create` and `stream` by `Unpack`; what each
+means is told in `ChatParams`, which has them all. None means "not sent" or "not bounded"; there is
+no sentinel.
 """
 
 from __future__ import annotations
@@ -137,12 +138,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class PromptParams(TypedDict, total=False):
-    """What every way of asking takes, each parameter typed once; None is not sent.
-
-    The documented ones are `model`, `messages`, `temperature` (0 to 2) and `max_tokens`
-    (1 or more); the rest is the OpenAI wire's, for servers that know it. `extra_body` is laid
-    over the request, for what only your server knows.
-    """
+    """What every way of asking takes, as of `ChatParams`."""
 
     model: Required[str]
     messages: Required[str | Sequence[MessageLike]]
@@ -177,23 +173,80 @@ class PromptParams(TypedDict, total=False):
 
 
 class CompletionParams(PromptParams, total=False):
-    """What `POST /v1/chat/completions` takes."""
+    """What `POST /v1/chat/completions` takes, as of `ChatParams`."""
 
     response_format: ResponseFormat | Mapping[str, Any] | None
     tools: Sequence[Tool | Mapping[str, Any]] | None
 
 
 class ChatParams(CompletionParams, CallOptions, total=False):
-    """All that `create` and `stream` take: what is asked, and how the call is made."""
+    """All that `create` and `stream` take: what is asked, and how the call is made.
+
+    `model` and `messages` are required. None is as if it were left out: the parameter is not sent,
+    the option is the session's. What is no key here is a `TypeError`.
+
+    Attributes:
+        model: str. The model's ID, such as `"fluence-chat"`.
+        messages: str (one user message), or a list of at least one `Message` or mapping with the
+            same keys.
+        temperature: 0 to 2. How random the answer is; 0 is the least.
+        max_tokens: int, 1 or more. The most tokens to generate; an answer that is cut by it has the
+            finish reason `length`.
+        extra_body: Mapping. Laid over the request's JSON, for what only your server knows.
+
+        The rest of what is asked is the OpenAI wire's, for servers that know it:
+
+        audio: Mapping. Voice and format of spoken output.
+        frequency_penalty: -2 to 2. Above 0, tokens are the rarer the more often they came.
+        function_call: `"none"`, `"auto"` or `{"name": ...}`. The older form of `tool_choice`.
+        functions: List of mappings. The older form of `tools`.
+        logit_bias: Mapping of token IDs, as str, to -100 to 100, added to their likelihood.
+        logprobs: bool. Return each token's log probability, in the choice's `logprobs`.
+        max_completion_tokens: int, 1 or more. As `max_tokens`, reasoning included.
+        metadata: Mapping of str to str. Kept by the server with the answer.
+        modalities: List of str. Of what kind the answer is to be: `"text"`, `"audio"`.
+        n: int, 1 or more. How many choices to generate; `parse` takes 1 only.
+        parallel_tool_calls: bool. Whether one answer may make several tool calls.
+        prediction: Mapping. What most of the answer will be, to have it sooner.
+        presence_penalty: -2 to 2. Above 0, tokens that came before are rarer.
+        reasoning_effort: str, such as `"low"`, `"medium"`, `"high"`. How long to reason.
+        response_format: `ResponseFormat` or mapping. The form of the answer: `{"type": "text"}`,
+            `"json_object"` or `"json_schema"`; `parse` makes it from a type.
+        seed: int. The same one gives the same answer, as far as the server can.
+        service_tier: str. In which of the server's classes of service the call is made.
+        stop: str, or a list of them. Texts before which the answer ends.
+        store: bool. Whether the server is to keep the answer.
+        stream_options: `StreamOptions` or mapping. Of a stream only; `{"include_usage": True}` is
+            sent by default.
+        tool_choice: `"none"`, `"auto"`, `"required"` or
+            `{"type": "function", "function": {"name": ...}}`. Whether, or which, tool is called.
+        tools: List of `Tool`s or mappings. What the model may call; `run_tools` takes functions
+            made tools by `@tool`, and calls them.
+        top_logprobs: int, 0 to 20. With `logprobs`: of how many likely tokens at each place.
+        top_p: 0 to 1. Choose among the likeliest tokens that make up this share only.
+        user: str. Your name for the end user, for the server's own watch on abuse.
+        verbosity: str, such as `"low"`, `"medium"`, `"high"`. How long the answer is to be.
+        web_search_options: Mapping. How the server is to search the web.
+
+        How the call is made, as of `CallOptions`:
+
+        timeout: `Timeout`, or seconds for the whole call.
+        max_retries: int, 0 or more. Attempts after the first.
+        priority: `"interactive"` or `"batch"`. Whose call waits first for the limiter.
+        tags: Mapping of str to str. Come back in `meta.tags`; hooks, usage and budgets know them.
+        extra_headers: Mapping of str to str. Headers beside the session's own.
+        cache: bool, or seconds. Whether the session's cache may answer, and for how long.
+        keep_raw: bool. Keep what the server sent in `.raw`.
+    """
 
 
 class ToolRunParams(PromptParams, CallOptions, total=False):
-    """What `run_tools` takes beside its tools and its own options."""
+    """What `run_tools` takes beside its tools and its own options: as of `ChatParams`."""
 
     response_format: ResponseFormat | Mapping[str, Any] | None
 
 
 class ParseParams(PromptParams, CallOptions, total=False):
-    """What `parse` takes beside its `response_type`."""
+    """What `parse` takes beside its `response_type`: as of `ChatParams`."""
 
     tools: Sequence[Tool | Mapping[str, Any]] | None

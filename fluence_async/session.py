@@ -72,7 +72,8 @@ class FluenceSession:
         prices: What each model's tokens cost, for `usage` and for budgets of money.
         ledger: Keep what the calls cost in a file, for `fluence usage`: True for the user's own,
             or its path.
-        hooks: Who is told what happens; see `fluence_async.hooks`.
+        hooks: Plain functions that are told what happens, and never awaited; see
+            `fluence_async.hooks`.
         default_headers: Headers to send with every request.
         allow_insecure: Allow `http:` to another machine; the key then travels readable.
         retry: How often and how long to try again, in full.

@@ -55,7 +55,8 @@ class ChatStream:
     """A streamed answer: an async iterator of chunks, and an async context manager.
 
     Made by `chat.completions.stream(...)` or `create(..., stream=True)`. Iterating raises a
-    `StreamError` with the partial answer if the stream does not come to its end.
+    `StreamError` with the partial answer if the stream does not come to its end. Bytes that are no
+    UTF-8 are read as U+FFFD, as server-sent events define it, and are no error.
 
     Example:
         ```python

@@ -211,7 +211,17 @@ class CompletionTokensDetails(_Leaf, kw_only=True):
 
 
 class Usage(_Leaf, kw_only=True):
-    """Tokens that one call cost."""
+    """Tokens that one call cost, as the server counted them.
+
+    Attributes:
+        prompt_tokens: Of all messages that were sent, tools and schemas included.
+        completion_tokens: Of the answer, all choices together, reasoning included.
+        total_tokens: Of both.
+        prompt_tokens_details: Which of the prompt's were cached, or audio; None where the server
+            does not say.
+        completion_tokens_details: Which of the answer's were reasoning, audio, or predicted; None
+            where the server does not say.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0

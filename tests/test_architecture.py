@@ -86,6 +86,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *package("server", "app chat control faults hostile idempotency local received recording"),
         *(f"server.{name}" for name in "refusal replies script_json tokens turn windows".split()),
         "server.wire",
+        "server.written",
         *package(
             "server.responders",
             "arithmetic calls chaos findings prose replay rules schema script small_talk upstream",

@@ -5,9 +5,10 @@ would pass its limit. So what is spent passes it by no more than what those call
 their reservations. A call counts in the window in which it was let in, whenever it ends. What was
 sent and never answered may have been answered all the same: it counts as what was reserved for it,
 each attempt by itself.
-"""
 
-from __future__ import annotations
+`Budget` says it is of `fluence_async`, and is looked for its annotations there: they are objects
+here, not texts.
+"""
 
 import math
 import re

@@ -2,9 +2,10 @@
 
 Law: everything here can be forgotten without harm, and is then learnt again, at the price of the
 refusals that it took the first time.
-"""
 
-from __future__ import annotations
+The Structs say they are of `fluence_async.limiter`, and are looked for their annotations there:
+they are objects here, not texts.
+"""
 
 import msgspec
 

@@ -21,6 +21,7 @@ from .refusal import Refusal
 from .replies import Reply
 from .responders.script import Script
 from .script_json import read_line
+from .written import a_line
 
 __all__ = ["CONTROL_PATH", "Control"]
 
@@ -80,8 +81,8 @@ class Control:
     def _write(self, body: bytes) -> int:
         try:
             written = msgspec.json.decode(body, type=_Written)
-            lines = [read_line(line) for line in written.lines]
-        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            lines = [a_line(read_line(line)) for line in written.lines]
+        except (ValueError, TypeError, RecursionError) as error:  # msgspec's errors are ValueErrors
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise Refusal(400, f"The script cannot be read: {reason}") from None
         part = self._script if written.when is None else self._script.when(_match(written.when))

@@ -34,11 +34,13 @@ from .replies import (
     Status,
     Step,
     answer_in,
+    checked_status,
     executes,
     play,
 )
 from .turn import event
 from .wire import Wire
+from .written import a_reply
 
 __all__ = [
     "Close",
@@ -130,13 +132,13 @@ class Stream(Step):
         version: str = "1.1",
         end: bool | None = None,
     ) -> None:
-        self.steps: list[ReplyLike] = list(steps)
+        self.steps: list[ReplyLike] = [a_reply(step) for step in steps]
         if end is None:
             end = not any(isinstance(step, Finish | Done | End | Status) for step in steps)
         if end:
             called = any(isinstance(step, Call) for step in steps)
             self.steps.append(End("tool_calls" if called else "stop"))
-        self.status = status
+        self.status: int = checked_status(self, status)
         self.headers: dict[str, str] = {**STREAM_HEADERS, **(headers or {})}
         self.length = length
         self.version = version
@@ -160,7 +162,14 @@ class Pause(Step):
     """Nothing, for some seconds."""
 
     def __init__(self, seconds: float) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"Pause({seconds!r}): must be a number of seconds")
         self.seconds = seconds
+
+    @property
+    def silent(self) -> bool:
+        """It is."""
+        return True
 
     async def play(self, wire: Wire) -> None:  # noqa: ARG002 - nothing is sent
         """Wait."""
@@ -206,7 +215,7 @@ class _Around(Step):
     """A step around another."""
 
     def __init__(self, what: ReplyLike) -> None:
-        self.what = what
+        self.what: ReplyLike = a_reply(what)
 
     @property
     def answer(self) -> Answer | None:

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 
 from .replies import STREAM_HEADERS, Reply, ReplyLike, Step, executes, play
 from .wire import Wire
+from .written import a_reply
 
 __all__ = ["Bomb", "Corrupt", "Redirect", "Shuffle", "Truncate"]
 
@@ -30,7 +31,7 @@ class _Spoilt(Step):
     """What is in it, its body changed on the way."""
 
     def __init__(self, what: ReplyLike) -> None:
-        self.what = what
+        self.what: ReplyLike = a_reply(what)
 
     @property
     def executes(self) -> bool:
@@ -98,7 +99,7 @@ class Shuffle(Step):
     """In a `Stream`: its steps in another order, the same one for the same `seed`."""
 
     def __init__(self, *steps: ReplyLike, seed: int = 0) -> None:
-        self.steps: list[ReplyLike] = list(steps)
+        self.steps: list[ReplyLike] = [a_reply(step) for step in steps]
         self.seed = seed
 
     async def play(self, wire: Wire) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "Status",
     "Step",
     "answer_in",
+    "checked_status",
     "executes",
     "play",
 ]
@@ -43,6 +44,11 @@ class Step(ABC):
     @property
     def executes(self) -> bool:
         """Whether a model would have run for it."""
+        return False
+
+    @property
+    def silent(self) -> bool:
+        """Whether it sends nothing and goes on."""
         return False
 
     @abstractmethod
@@ -122,6 +128,9 @@ class Answer(Step):
         finish_reason: str | None = None,
         usage: Mapping[str, Any] | None = None,
     ) -> None:
+        said: tuple[object, ...] = parts  # whatever their types say
+        if wrong := [part for part in said if not isinstance(part, str | Call)]:
+            raise TypeError(f"Answer({wrong[0]!r}): its parts are texts and Calls")
         self.texts: list[str] = [part for part in parts if isinstance(part, str)]
         self.calls: list[Call] = [part for part in parts if isinstance(part, Call)]
         self.finish_reason: str = finish_reason or ("tool_calls" if self.calls else "stop")
@@ -184,7 +193,7 @@ class Reply(Step):
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.status = status
+        self.status: int = checked_status(self, status)
         self.headers: dict[str, str] = dict(headers or {})
         self.body: bytes = body
         if json is not None:
@@ -203,7 +212,7 @@ class Status(Step):
     """An error in the API's envelope; inside a `Stream`, an error event that ends it.
 
     Args:
-        status: The HTTP status.
+        status: The HTTP status, 400 to 599.
         message: By default one that says it is scripted.
         code: By default the documented one for the status.
         param: The parameter at fault.
@@ -221,7 +230,7 @@ class Status(Step):
         retry_after: str | float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.status = status
+        self.status: int = checked_status(self, status, 400, 599)
         self.headers: dict[str, str] = dict(headers or {})
         if retry_after is not None:
             self.headers["retry-after"] = str(retry_after)
@@ -239,6 +248,20 @@ class Status(Step):
 
 STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 DONE = event("[DONE]")
+
+
+def checked_status(step: Step, status: Any, low: int = 100, high: int = 999) -> int:
+    """The HTTP status that `step` was given.
+
+    Raises:
+        TypeError, ValueError: It is none.
+    """
+    said = f"{type(step).__name__}: the status {status!r} must be"
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"{said} a whole number, such as {low}")
+    if not low <= status <= high:
+        raise ValueError(f"{said} from {low} to {high}")
+    return status
 
 
 async def play(what: ReplyLike, wire: Wire) -> None:

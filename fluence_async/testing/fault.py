@@ -36,6 +36,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     clock: str | None = None
     stream: bool = True
 
+    def __repr__(self) -> str:
+        return f"<Fault: {self.name}>"
+
     @property
     def timeout(self) -> Timeout:
         """Short clocks for a fault that ends of one, long ones for the others."""

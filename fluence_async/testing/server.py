@@ -19,6 +19,7 @@ from typing import Any, Self
 import anyio
 from anyio.to_thread import run_sync
 
+from ..options import CompletionParams
 from ..server import DOCUMENTED_LIMITS, LocalServer, Responder, Rules
 from ..server.received import Match, Received, table
 from ..server.responders.script import Line, Lines, Script
@@ -26,6 +27,7 @@ from ..server.responders.script import Line, Lines, Script
 __all__ = ["FluenceServer"]
 
 _POLL_S = 0.005
+_FIELDS = {*CompletionParams.__annotations__, "stream"}
 
 
 class FluenceServer:
@@ -97,6 +99,9 @@ class FluenceServer:
                 function is asked at every request from its turn on: it takes the `Turn` and
                 returns a reply, or None to leave it to the responder.
             repeat: Begin again after the last line.
+
+        Raises:
+            TypeError, ValueError: A line that is no reply, or would never answer.
         """
         self._script.script(*lines, repeat=repeat)
 
@@ -105,6 +110,7 @@ class FluenceServer:
         *,
         text: str | re.Pattern[str] | None = None,
         headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Lines:
         """Say what is answered to some requests only: `server.when(text="dragons").script(...)`.
@@ -113,9 +119,13 @@ class FluenceServer:
         Args:
             text: In the last user message: a text that it contains, or a pattern found in it.
             headers: Headers and their values.
+            extra_body: Fields that the API does not know, and their values.
             fields: Fields of the request's JSON and their values, such as `stream=True`.
+
+        Raises:
+            TypeError: A field that the API does not know.
         """
-        return self._script.when(Match(text=text, headers=headers or {}, fields=fields))
+        return self._script.when(_match(fields, extra_body, text=text, headers=headers or {}))
 
     # ─── what it saw ──────────────────────────────────────────────────────────────────────
 
@@ -158,6 +168,7 @@ class FluenceServer:
         *,
         text: str | re.Pattern[str] | None = None,
         headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> list[Received]:
         """Assert that such requests came, and return them.
@@ -166,12 +177,14 @@ class FluenceServer:
             times: How many; without it, at least one.
             text: See `when`, as for the others.
             headers: Headers and their values.
+            extra_body: Fields that the API does not know, and their values.
             fields: Fields of the request's JSON and their values.
 
         Raises:
             AssertionError: Others came; the message shows all.
+            TypeError: A field that the API does not know.
         """
-        match = Match(text=text, headers=headers or {}, fields=fields)
+        match = _match(fields, extra_body, text=text, headers=headers or {})
         found = [each for each in self.requests if match.fits(each.headers, each.body)]
         if len(found) == times or (times is None and found):
             return found
@@ -266,6 +279,16 @@ class FluenceServer:
             await stop.wait()
         finally:
             await self._local.__aexit__(None, None, None)
+
+
+def _match(fields: Mapping[str, Any], extra: Mapping[str, Any] | None, **of: Any) -> Match:
+    if unknown := sorted(fields.keys() - _FIELDS):
+        raise TypeError(
+            f"{unknown[0]!r} is no field of a request: text, headers, or one of "
+            f"{', '.join(sorted(_FIELDS))}; what only your server knows goes into "
+            "extra_body={...}"
+        )
+    return Match(fields={**fields, **(extra or {})}, **of)
 
 
 def _poll(idle: Callable[[], bool], timeout: float) -> bool:

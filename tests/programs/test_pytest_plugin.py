@@ -115,6 +115,21 @@ def test_each_test_has_a_server_of_its_own_and_may_say_how_it_is(run: Run) -> No
     assert done.stdout.splitlines()[-1].startswith("5 passed"), done.stdout
 
 
+@pytest.mark.parametrize("name", ["fluence_server", "fluence_session"])
+def test_a_marker_with_an_option_that_has_no_name_is_an_error(run: Run, name: str) -> None:
+    done = run(
+        f"""
+        import pytest
+
+        @pytest.mark.{name}(60)
+        def test_marked({name}):
+            pass
+        """
+    )
+    assert done.returncode == 1
+    assert f"TypeError: @pytest.mark.{name}(60): its options go by name" in done.stdout
+
+
 SYNC = """
     import asyncio
 

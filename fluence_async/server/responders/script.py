@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ..received import Match
+from ..refusal import Refusal
 from ..replies import ReplyLike
 from ..turn import Turn
+from ..written import a_line
 from . import Responder, models_of
 
 __all__ = ["Line", "Lines", "Script"]
@@ -31,20 +33,33 @@ class Lines:
             lines: One for each request. A function answers every request from its turn on: it
                 takes the `Turn` and returns a reply, or None to leave it to the responder.
             repeat: Begin again after the last line.
+
+        Raises:
+            TypeError, ValueError: A line that is no reply, or would never answer.
         """
         for line in lines:
-            if isinstance(line, type):
-                raise TypeError(f"{line.__name__} is a class; write {line.__name__}()")
+            if isinstance(line, type) or not callable(line):
+                a_line(line)
         self._repeat = repeat
         self._lines = deque(lines)
 
     def next(self, turn: Turn) -> ReplyLike | None:
-        """The next line; None if another is to answer."""
+        """The next line; None if another is to answer.
+
+        Raises:
+            Refusal: A function returned what is no reply. Its status is one that is not tried
+                again, for the mistake is the script's.
+        """
         if not self._lines:
             return None
         line = self._lines[0]
         if callable(line):
-            return line(turn)
+            reply = line(turn)
+            try:
+                return None if reply is None else a_line(reply)
+            except (TypeError, ValueError) as error:
+                name = getattr(line, "__qualname__", repr(line))
+                raise Refusal(501, f"The script's {name} returned what is wrong: {error}") from None
         self._lines.rotate(-1) if self._repeat else self._lines.popleft()
         return line
 
