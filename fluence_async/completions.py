@@ -77,9 +77,8 @@ class Completions:
         Args:
             stream: Return a `ChatStream` once the first chunk is there, not the whole answer.
             **params: At least `model` and `messages` (a str, or a list of messages); then what is
-                asked (`temperature`, `max_tokens`, `tools`, `tool_choice`, `response_format`,
-                `extra_body`, …) and how (`timeout`, `max_retries`, `priority`, `tags`,
-                `extra_headers`, `cache`, `keep_raw`). `help(fluence_async.ChatParams)` tells each.
+                asked (`temperature`, `max_tokens`, `tools`, `response_format`, `extra_body`, …) and
+                how (`timeout`, `max_retries`, `tags`, …): `help(fluence_async.ChatParams)`.
 
         Returns:
             The answer: a `ChatCompletion`, or a `ChatStream` that must be read or closed.
@@ -87,8 +86,7 @@ class Completions:
         Raises:
             ValueError, TypeError: A parameter that the API would refuse; nothing was sent.
             APIStatusError: The API said no (400, 401, 429, 500, …).
-            APIConnectionError: No whole answer arrived, after all retries.
-            StreamError: A stream broke before its first chunk, after all retries.
+            APIConnectionError, StreamError: No whole answer, or no first chunk, after all retries.
             ResponseError: What arrived is no answer.
             LimitWaitError: The limiter's wait would pass the deadline.
 

@@ -5,7 +5,7 @@ its head says that it is ours, or it is in the default place; anything else is l
 cannot be done at once (full, locked, no such disk) raises, and the session goes on without; what a
 kill leaves behind is either an answer or none.
 
-All of SQLite runs in one worker thread of the loop. See https://sqlite.org/wal.html.
+All of SQLite runs in one worker thread of the loop.
 """
 
 from __future__ import annotations
@@ -203,10 +203,8 @@ class SqliteCache:
         with contextlib.suppress(FileNotFoundError):
             inode = inode_of_ours(self._path, _APPLICATION_ID)
             if not inode and self._named:
-                raise OSError(
-                    f"{self._path} is another program's file, or damaged beyond recognition: it is "
-                    "left as it is; choose another path, or delete it"
-                )
+                what = f"{self._path} is another program's file, or damaged beyond recognition"
+                raise OSError(f"{what}: it is left as it is; choose another path, or delete it")
             if inode in (0, self._inode):
                 self._path.replace(f"{self._path}.broken")
                 for part in ("-wal", "-shm"):
