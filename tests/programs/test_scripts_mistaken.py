@@ -70,7 +70,9 @@ async def test_what_a_function_returns_wrongly_is_told_and_not_asked_for_again(
 
     async with FluenceServer() as server:
         server.script(reply)
-        async with FluenceSession(api_key=server.api_key, base_url=server.base_url) as fluence:
+        async with FluenceSession(
+            api_key=server.api_key, base_url=server.base_url, timeout=5
+        ) as fluence:
             with pytest.raises(
                 InternalServerError, match=r"reply returned what is wrong: .*(42|P|S)"
             ):
