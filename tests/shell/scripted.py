@@ -28,14 +28,15 @@ ends cleanly."""
 
 
 class Answer:
-    """One scripted answer: the seconds until its headers, its head, and its body's steps."""
+    """One scripted answer: the seconds until its headers, or what they wait for, its head, and its
+    body's steps."""
 
     def __init__(
         self,
         *steps: Step,
         status: int = 200,
         headers: Mapping[str, str] | None = None,
-        wait: float = 0.0,
+        wait: float | anyio.Event = 0.0,
         fails: TransportError | None = None,
     ) -> None:
         self.steps = list(steps)
@@ -109,7 +110,10 @@ class ScriptedTransport:
             raise answer.fails
         request.on_sent()
         with anyio.CancelScope(deadline=request.deadline):
-            await anyio.sleep(answer.wait)
+            if isinstance(answer.wait, anyio.Event):
+                await answer.wait.wait()
+            else:
+                await anyio.sleep(answer.wait)
             return ScriptedResponse(answer, self)
         raise SendTimeout("no answer in time")
 

@@ -496,7 +496,8 @@ async def test_the_last_to_leave_closes_the_connection() -> None:
 
 
 async def test_an_error_is_told_to_all_and_the_next_call_asks_again() -> None:
-    failing = answer(b'{"error": {"message": "down"}}', status=500, wait=0.005)
+    asked = anyio.Event()
+    failing = answer(b'{"error": {"message": "down"}}', status=500, wait=asked)
     transport = ScriptedTransport(failing, GOOD)
     errors: list[InternalServerError] = []
     async with session(transport) as fluence:
@@ -509,6 +510,8 @@ async def test_an_error_is_told_to_all_and_the_next_call_asks_again() -> None:
         async with anyio.create_task_group() as tasks:
             for n in range(20):
                 tasks.start_soon(ask, n)
+            await anyio.wait_all_tasks_blocked()
+            asked.set()
         assert len(transport.requests) == 1
         assert (await fluence.chat.completions.create(**HI)).text == "Hi"
     assert len({id(error) for error in errors}) == 20
@@ -517,7 +520,8 @@ async def test_an_error_is_told_to_all_and_the_next_call_asks_again() -> None:
 
 
 async def test_an_error_of_streams_is_not_told_to_plain_calls() -> None:
-    no_streams = answer(b'{"error": {"message": "no streams here"}}', status=400, wait=0.005)
+    asked = anyio.Event()
+    no_streams = answer(b'{"error": {"message": "no streams here"}}', status=400, wait=asked)
     transport = ScriptedTransport(no_streams, GOOD)
     async with session(transport) as fluence:
 
@@ -525,11 +529,14 @@ async def test_an_error_of_streams_is_not_told_to_plain_calls() -> None:
             with pytest.raises(BadRequestError):
                 await fluence.chat.completions.create(**HI, stream=True)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read)
-            await until(lambda: transport.requests)
-            tasks.start_soon(read)
+        async def ask() -> None:
             assert (await fluence.chat.completions.create(**HI)).text == "Hi"
+
+        async with anyio.create_task_group() as tasks:
+            for call in (read, read, ask):
+                tasks.start_soon(call)
+                await anyio.wait_all_tasks_blocked()
+            asked.set()
     assert len(transport.requests) == 2
 
 

@@ -311,7 +311,9 @@ async def test_a_call_without_an_answer_costs_nothing_unless_it_may_have_been_an
 
 async def test_answers_that_are_lost_fill_a_budget() -> None:
     transport = ScriptedTransport(Answer(0.1, BodyBroken("reset")))
-    async with session(transport, budget=["500 tokens", Budget(170, "tokens", soft=True)]) as fluence:
+    async with session(
+        transport, budget=["500 tokens", Budget(170, "tokens", soft=True)]
+    ) as fluence:
         for _ in range(20):
             with pytest.raises((APIConnectionError, BudgetExceededError)):
                 await asked(fluence, max_tokens=60)
