@@ -80,16 +80,16 @@ def named_limiter(
     except ImportError as error:
         raise ImportError(_NEEDS_COREDIS) from error
     address, policy = _address_and_policy(limiter)
-    return RedisLimiter(address, name, limits, policy=as_policy(policy or "window"))
+    return RedisLimiter(address, name, limits, policy=as_policy(policy))
 
 
 def _address_and_policy(url: str) -> tuple[str, str]:
-    """A Redis's address as Redis's clients know it, and what policy it named; `""` for none."""
+    """A Redis's address as Redis's clients know it, and the policy that it named."""
     address, _, query = url.partition("?")
     settings = query.split("&") if query else []
     others = [each for each in settings if not each.startswith(_POLICY)]
     policies = [each.removeprefix(_POLICY) for each in settings if each not in others]
-    return "?".join((address, "&".join(others))) if others else address, "".join(policies[-1:])
+    return "?".join((address, "&".join(others))) if others else address, [*policies, "window"][0]
 
 
 class Look(Protocol):
@@ -129,5 +129,5 @@ def named_look(limiter: str, name: str, limits: Iterable[str | RateLimit]) -> Lo
     except ImportError as error:
         raise ImportError(_NEEDS_COREDIS) from error
     address, policy = _address_and_policy(limiter)
-    as_policy(policy or "window")
+    as_policy(policy)
     return RedisLook(address, name, limits)

@@ -65,7 +65,8 @@ class SharedLimits:
 
     async def look(self) -> LimiterSnapshot:
         """How they stand now, with what the programs have learnt of the server
-        (`windows[0].learnt`). Each program that waits counts as one call.
+        (`windows[0].learnt`). Each program that waits counts as one call; in a Redis, as one for
+        each model with limits of its own, and one for all others.
 
         Raises:
             OSError: The file cannot be read, or Redis not be reached.

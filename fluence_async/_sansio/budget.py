@@ -193,7 +193,7 @@ class Reservation:
 
     def __init__(self, held: list[tuple[Pot, float]]) -> None:
         self._held = held
-        self.at_risk = False
+        self.at_risk: bool = False
         for pot, amount in held:
             pot.reserved += amount
 

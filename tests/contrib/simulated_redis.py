@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -18,7 +19,7 @@ from benchmarks.limits.servers import Verdict
 from fluence_async._sansio.bucket import Claim
 from fluence_async._sansio.rate_limit import RateLimit
 from fluence_async.contrib.redis._store import RedisStore
-from fluence_async.contrib.redis._units import Terms
+from fluence_async.contrib.redis._units import Reply, Terms
 from fluence_async.limiter.limiter import Policy
 from tests.contrib.redis_server import RedisServer
 
@@ -82,24 +83,28 @@ class InRedis:
     """So many processes, which are asked in turn."""
 
     def __init__(
-        self, wire: Wire, limits: Limits, policy: Policy = "any", processes: int = 1
+        self,
+        wire: Wire,
+        limits: Limits | list[RateLimit],
+        policy: Policy = "any",
+        processes: int = 1,
     ) -> None:
         self._wire = wire
         terms = Terms(
             url="redis://simulated", name="simulated", reserve=0.06, margin=S // 20, drift=5e-4,
             unseen=10 * S, clients=0, policy=policy,
         )  # fmt: skip
-        rates = [RateLimit(limit, period) for limit, period in limits]
+        rates = [each if isinstance(each, RateLimit) else RateLimit(*each) for each in limits]
         line: Any = Line()
         self.stores = [RedisStore(terms, rates, line, lambda _: Awake()) for _ in range(processes)]
         self._turns = cycle(range(processes))
         self._of: dict[Claim, RedisStore] = {}
 
-    def take(self, now: int) -> tuple[Claim | None, int]:
+    def take(self, now: int, costs: Mapping[str, int] = ONE) -> tuple[Claim | None, int]:
         wakes = []
         for _ in self.stores:
             store = self.stores[next(self._turns)]
-            claim = Claim(ONE)
+            claim = Claim(costs)
             wake = 2**63
             for _ in range(4):  # to be told what others learnt, to ask, to be served
                 wake = store.take(claim, now, 0)
@@ -128,8 +133,21 @@ class InRedis:
     def step(self, store: RedisStore, now: int) -> None:
         """What a courier does."""
         store.renew(now)
+        with self.asked(store, now):
+            pass
+
+    @contextmanager
+    def asked(self, store: RedisStore, now: int) -> Iterator[Reply]:
+        """A question is under way; its answer comes in at the end."""
         arguments, ask, unit = store.question(now)
         told = 1_800_000_000 * S + now
         clock = f"[{told // S}, {told % S // 1000}]"
-        answer = self._wire.say("EVAL", _TOLD, "4", *_KEYS, *arguments, clock)
-        store.answered(list(answer), ask, unit, now)
+        words = list(self._wire.say("EVAL", _TOLD, "4", *_KEYS, *arguments, clock))
+        yield Reply.read(words)
+        store.answered(words, ask, unit, now)
+
+    def state(self, field: str) -> str:
+        """What Redis has of the whole."""
+        script = "return {redis.call('HGET', KEYS[1], ARGV[1]) or ''}"
+        (word,) = self._wire.say("EVAL", script, "1", _KEYS[3], field)
+        return word

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -13,10 +14,10 @@ import msgspec
 import pytest
 
 from benchmarks.limits.networks import NETWORKS
-from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, Scene, broken, promised
-from benchmarks.limits.servers import SERVERS, Server
+from benchmarks.limits.runs import AS_PROMISED, DOCUMENTED, SMALL, Scene, broken, promised
+from benchmarks.limits.servers import SERVERS, Server, SlidingLog
 from benchmarks.limits.world import World, ideal
-from fluence_async import LimitWaitError
+from fluence_async import LimitWaitError, RateLimit
 from fluence_async.limiter import Learnt, Limiter
 from fluence_async.meta import RateLimitSnapshot
 from tests.contrib.redis_server import WHY_NOT, RedisServer
@@ -25,7 +26,7 @@ pytest.importorskip("coredis", reason="coredis is not installed")
 
 from fluence_async.contrib.redis import RedisLimiter, RedisLook
 from fluence_async.contrib.redis._store import RedisStore
-from tests.contrib.simulated_redis import InRedis, Wire
+from tests.contrib.simulated_redis import InRedis, S, Wire
 
 pytestmark = [
     pytest.mark.anyio,
@@ -88,6 +89,89 @@ def test_whether_a_sliding_counter_is_kept_is_tried_once_by_all(seed: int, wire:
         assert len(outcome.refused) <= most
 
 
+def test_who_is_refused_was_the_trial(wire: Wire) -> None:
+    """And not one that went before it, on credit, and that it overtook."""
+    for seed in range(24):
+        wire.forget()
+        scene = Scene("sliding counter", "jittered", seed=seed, limits=tuple(SMALL), headers=True)
+        assert len(scene.run(partial(InRedis, wire, processes=3), 60).refused) <= 1
+
+
+class Forgetful(Server):
+    """One whose headers stop."""
+
+    told = 0
+
+    def _headers(self, now: float) -> dict[str, str]:
+        self.told += 1
+        return super()._headers(now) if self.told <= 600 else {}
+
+
+def test_what_went_on_credit_holds_nobody_up_when_the_headers_stop(wire: Wire) -> None:
+    sender = InRedis(wire, [(20, 60.0)], "any-strict", processes=2)
+    server = Forgetful([SlidingLog(400, 60.0)], headers=True)
+    accepted = World(sender, server, NETWORKS["jittered"], seed=1).run(640).accepted
+    assert max(later - sooner for sooner, later in pairwise(accepted)) < 70
+
+
+def test_credit_that_a_redis_heard_of_before_it_forgot_is_none(wire: Wire) -> None:
+    sender = InRedis(wire, [(100, 60.0)])
+    (store,), now = sender.stores, S
+    for remaining in (60, 60, 60):
+        claim, _ = sender.take(now)
+        assert claim is not None
+        store.settle(claim, now, True, [RateLimitSnapshot(limit=100, remaining=remaining)])
+        sender.step(store, now)
+        now += S
+    claim, _ = sender.take(now)
+    assert claim is not None
+    wire.forget()
+    with sender.asked(store, now) as lost:  # and while that is under way, the answer comes
+        store.settle(claim, now, True, [RateLimitSnapshot(limit=100, remaining=1)])
+    assert lost.verdict == "lost"
+    sender.step(store, now)
+    assert not sender.state("credit:60080000")
+
+
+def test_a_doubt_that_never_reached_redis_is_told_again(wire: Wire) -> None:
+    sender = InRedis(wire, [(100, 60.0)])
+    (store,), now = sender.stores, S
+    claim, _ = sender.take(now)
+    assert claim is not None
+    store.settle(claim, now, True, [RateLimitSnapshot(limit=100, remaining=60)])
+    sender.step(store, now)
+    assert sender.state("credit:60080000")
+    claim, _ = sender.take(now)
+    assert claim is not None
+    store.settle(claim, now, False)
+    store.refused(claim, now)
+    store.question(now)
+    store.failed(now)
+    store.begin(now)
+    sender.step(store, now)
+    assert not sender.state("credit:60080000")
+
+
+def test_a_request_is_granted_once_whatever_else_it_costs(wire: Wire) -> None:
+    limits = [RateLimit("100/minute"), RateLimit("50 concurrent"), RateLimit("9999 tokens/minute")]
+    sender = InRedis(wire, limits)
+    (store,), now = sender.stores, S
+    costs = {"requests": 1, "concurrent": 1, "tokens": 10}
+    claims = []
+    for _ in range(5):
+        claim, wake = sender.take(now, costs)
+        while claim is None:
+            now = wake
+            claim, wake = sender.take(now, costs)
+        store.settle(claim, now, True, [RateLimitSnapshot(limit=100, remaining=60)])
+        sender.step(store, now)
+        claims.append(claim)
+    for claim in claims:
+        store.release(claim, now, {"tokens": 3})
+    sender.step(store, now)
+    assert sender.state("granted") == "5"
+
+
 def test_an_hours_limit_is_used_whole_where_the_server_says_what_remains(wire: Wire) -> None:
     scene = Scene("sliding log", "jittered", seed=7, headers=True)
     outcome = scene.run(partial(InRedis, wire, processes=2), 1300)
@@ -136,12 +220,12 @@ async def until_told(redis: RedisServer, changes: int = 1) -> None:
             await anyio.sleep(0.005)
 
 
-SMALL = RateLimitSnapshot(limit=100, remaining=9)
+LITTLE = RateLimitSnapshot(limit=100, remaining=9)
 
 
 async def test_what_one_learns_the_others_know_before_they_send(redis: RedisServer) -> None:
     one, other = limiter_of(redis), limiter_of(redis)
-    await call(one, SMALL)
+    await call(one, LITTLE)
     await until_told(redis)
     permit = await other.acquire()
     assert learnt(other) == learnt(one)
@@ -260,7 +344,7 @@ async def test_what_a_killed_process_had_learnt_is_known_to_the_next(redis: Redi
 
 async def test_a_redis_that_has_forgotten_is_told_again(redis: RedisServer) -> None:
     one, other = limiter_of(redis, "100/second"), limiter_of(redis, "100/second")
-    await call(one, SMALL)
+    await call(one, LITTLE)
     await until_told(redis)
     redis.say("FLUSHALL")
     await call(one)
@@ -288,7 +372,7 @@ async def test_lessons_that_cannot_be_are_forgotten(nonsense: str, redis: RedisS
     await call(one)
     assert learnt(one).withheld == 0
     assert 1 <= learnt(one).burst <= 100
-    await call(one, SMALL)
+    await call(one, LITTLE)
     await until_told(redis, 8)
     await call(other)
     assert learnt(other).reported
@@ -297,7 +381,7 @@ async def test_lessons_that_cannot_be_are_forgotten(nonsense: str, redis: RedisS
 async def test_who_looks_sees_what_was_learnt(redis: RedisServer) -> None:
     one, outside = limiter_of(redis), RedisLook(redis.url, "n", ["100/minute"])
     assert (await outside.look()).windows[0].learnt is None
-    await call(one, SMALL)
+    await call(one, LITTLE)
     await until_told(redis)
     (seen,) = (await outside.look()).windows
     assert seen.learnt is not None
@@ -326,7 +410,7 @@ async def test_one_that_learns_nothing_shares_the_units_and_leaves_the_lessons(
     redis: RedisServer,
 ) -> None:
     plain, pupil = limiter_of(redis, policy="window"), limiter_of(redis)
-    await call(pupil, SMALL)
+    await call(pupil, LITTLE)
     await until_told(redis)
     before = redis.say("HGET", STATE, "lessons")
     await call(plain)
@@ -338,7 +422,7 @@ async def test_one_that_learns_nothing_shares_the_units_and_leaves_the_lessons(
 
 async def test_a_429_pauses_all_once(redis: RedisServer) -> None:
     one, other = limiter_of(redis), limiter_of(redis)
-    await call(one, SMALL)
+    await call(one, LITTLE)
     await call(other)
     begun = time.monotonic()
     permit = await one.acquire()

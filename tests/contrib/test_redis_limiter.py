@@ -634,6 +634,26 @@ async def test_who_waits_for_its_models_limit_holds_up_no_other_model(
     assert [window.used for window in one.snapshot().windows] == [19, 1, 0]
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_nor_if_everybodys_limit_held_it_up_as_well_when_it_came(
+    elsewhere: bool, redis: RedisServer
+) -> None:
+    limits = ("2/0.5s", "1/hour for large")
+    one = other = limiter_of(redis, *limits, margin_s=0, drift=0)
+    if elsewhere:
+        other = limiter_of(redis, *limits, margin_s=0, drift=0)
+    await call(one, model="large")
+    await call(one)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(call, one, model="large"))
+        with anyio.fail_after(5):
+            while not (await other.look()).waiting:
+                await anyio.sleep(0.005)
+            for _ in range(4):
+                await call(other)
+        group.cancel_scope.cancel()
+
+
 async def test_who_waits_for_everybodys_limit_is_passed_by_no_other_model(
     redis: RedisServer,
 ) -> None:

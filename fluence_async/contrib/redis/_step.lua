@@ -18,7 +18,7 @@
 --       7 of how many grants one is batch's   8 the number of windows, then limit, hold (µs; 0 for
 --       what only counts while it is in flight: calls at once), reserve, dimension, and of those
 --       who learn a gap (µs) and a burst that is allowed at it, the same of a pace that a sliding
---       counter bears, or 0 each, and 1 if it may be tried whether one is kept, or 0; then what happened: 'put' name age | 'drop' name | 'hold' name |
+--       counter bears, or 0 each, and 1 if it may be tried whether one is kept, or 0; then what happened: 'put' name age | 'move' name new-name age | 'drop' name | 'hold' name |
 --       'block' µs | 'credit' of the window with that hold, more, after which grant | 'doubt' what
 --       the server said | 'learn' how often they had changed before, lessons | 'leave' whose
 -- Returns {verdict, wait (µs), epoch, now (µs), how often the lessons changed, what they are if that
@@ -117,6 +117,14 @@ while argument <= #ARGV do
   elseif what == 'hold' then
     put(ARGV[argument + 1], now + lease)
     argument = argument + 2
+  elseif what == 'move' then
+    local until_ = now - tonumber(ARGV[argument + 3])
+    if redis.call('ZREM', units, ARGV[argument + 1]) == 1 then
+      redis.call('ZADD', units, at(until_), ARGV[argument + 2])
+    else
+      put(ARGV[argument + 2], until_)
+    end
+    argument = argument + 4
   elseif what == 'drop' then
     redis.call('ZREM', units, ARGV[argument + 1])
     argument = argument + 2
@@ -126,7 +134,8 @@ while argument <= #ARGV do
   elseif what == 'credit' then
     local field, since = 'credit:' .. ARGV[argument + 1], tonumber(ARGV[argument + 3])
     local said = redis.call('HGET', state, field) or '0 0 0'
-    if known == epoch and since >= tonumber(said:match(' (%d+) ')) then
+    -- a Redis that has forgotten, or a replica that lags, has granted less than that
+    if known == epoch and since <= granted and since >= tonumber(said:match(' (%d+) ')) then
       local words = {ARGV[argument + 2], at(since), at(now + tonumber(ARGV[argument + 1]))}
       redis.call('HSET', state, field, table.concat(words, ' '))
       local _, trial = under_way()
@@ -262,12 +271,17 @@ elseif lane ~= '' then
   local wake = wait_for(ahead, freely)
   if wake <= now then
     verdict = 'taken'
-  else -- one at a time is tried, and believed to be accepted after a second
+  else -- one at a time is tried, and believed to be accepted after a second; with none under way,
+    -- or it would not be known which of them is refused
     local sooner = wait_for(ahead, freely, false, true)
     local until_ = under_way()
     if sooner <= now and until_ <= now then
-      verdict = 'tried'
-      redis.call('HSET', state, 'trial', at(now + 1000000) .. ' ' .. at(granted + 1))
+      if flying == 0 then
+        verdict = 'tried'
+        redis.call('HSET', state, 'trial', at(now + 1000000) .. ' ' .. at(granted + 1))
+      else
+        until_ = now + 100000
+      end
     end
     wake = math.min(wake, math.max(sooner, until_))
   end
@@ -287,6 +301,7 @@ elseif lane ~= '' then
       used[number] = used[number] + units_
       for place, pace in ipairs(window.paces) do
         pace.at = math.max(pace.at, now) + units_ * pace.gap
+        pace.at = math.min(pace.at, now + window.limit * pace.gap) -- credit let go what was ahead
         redis.call('HSET', state, pace.name, at(pace.at))
         if place == 1 then depths[number] = math.ceil((pace.at - now) / pace.gap) end
       end
@@ -295,8 +310,10 @@ elseif lane ~= '' then
     -- Who is ahead may give up, and batch be owed a turn: nobody sleeps long beyond the time at
     -- which he could be the first.
     wake = math.min(wake, math.max(wait_for({}, true), now) + 1000000)
+    local everybodys = wait_for(ahead, freely, true) -- who waits for that is not aside before
+    if everybodys > now then wake = math.min(wake, everybodys) end
     verdict, wait = 'wait', wake - now
-    if wait_for(ahead, freely, true) <= now then
+    if everybodys <= now then
       verdict = 'aside'
       redis.call('ZADD', tickets, at(turn + (lane == '0' and 3 or 2) * aside), me)
     end

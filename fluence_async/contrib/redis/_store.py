@@ -57,6 +57,7 @@ class RedisStore:
         self._epoch = ""
         self._used = [0 for _ in self._model.windows]
         self.news: list[News] = []
+        self._doubt = self._doubting = False  # what the server said; the others hear of it now
         self._hand: tuple[Ask, Unit, Reply] | None = None
         self._asks = Asks()
         self._renewed = 0
@@ -153,7 +154,8 @@ class RedisStore:
         if not self.learns:
             return self._model.refused(claim, now)
         until = self._pupil.refused(claim, now) if claim.state >= ARRIVED else 0
-        self._tell(("doubt",))
+        self._doubt = True
+        self._call_courier()
         if until:
             self.block(until)
         self._teach()
@@ -210,6 +212,9 @@ class RedisStore:
             me, lane, name = self._ticket(ask.whose), str(ask.lane), unit.name
         self._pupil.think(now)
         news += self._pupil.news()
+        if self._doubt:
+            news.append(("doubt",))
+        self._doubting, self._doubt = self._doubt, False
         arguments = [me, self._epoch, str(_LEASE // _US), lane, name]
         arguments += self._pupil.terms(self._model.windows, now)
         return [*arguments, *in_words(news, now)], ask, unit
@@ -224,8 +229,9 @@ class RedisStore:
         self.down_since, self._share = 0, None
         self._used[: len(reply.used)] = reply.used
         lost, self._epoch = reply.verdict == "lost", reply.epoch
+        self._doubting = False
         if lost:
-            self.news += self._units.all()
+            self.news = [each for each in self.news if each[0] != "credit"] + self._units.all()
         self._pupil.heard(reply, self._model.windows, now)
         if ask is None or unit is None or reply.verdict in ("lost", "learn"):
             self._asks.forget()
@@ -254,6 +260,7 @@ class RedisStore:
         """Redis did not answer: it may have heard, or not. It is told all, once it is back."""
         self.down_since = self.down_since or now
         self._asks.forget()
+        self._doubt, self._doubting = self._doubt or self._doubting, False
 
     def begin(self, now: int) -> None:
         """A new connection: to a Redis that may have forgotten what was told to the last one."""
@@ -292,7 +299,7 @@ class RedisStore:
 
     @property
     def _has_news(self) -> bool:
-        return bool(self.news) or self._pupil.has_news
+        return bool(self.news) or self._doubt or self._pupil.has_news
 
     @property
     def _longest(self) -> int:

@@ -170,14 +170,15 @@ class Units:
         if unit.share is not None:
             unit.share.settle(claim, ub)
         claim.state = ARRIVED
+        unit.arrived, before = ub, unit.name
         if costs := the_rest(claim):
-            yield ("drop", unit.name)
             rest = self._held[id(claim)] = self._keep(costs)
             rest.share = unit.share
             yield ("hold", rest.name)
             unit.costs = {name: cost for name, cost in unit.costs.items() if name not in rest.costs}
-        unit.arrived = ub
-        yield ("put", unit.name, ub)
+            yield ("move", before, unit.name, ub)
+        else:
+            yield ("put", unit.name, ub)
 
     def end(
         self, claim: Claim, now: int, costs: Mapping[str, int] | None, *, answered: bool
@@ -255,6 +256,8 @@ def in_words(news: Iterable[News], now: int) -> Iterable[str]:
         match each:
             case ["put", name, int(arrived)]:
                 yield from ("put", str(name), str((now - arrived) // _US))
+            case ["move", before, name, int(arrived)]:
+                yield from ("move", str(before), str(name), str((now - arrived) // _US))
             case ["block", int(until)]:
                 yield from ("block", str(max(0, until - now) // _US))
             case _:

@@ -102,7 +102,8 @@ class RedisLimiter(Limiter):
 
     async def look(self) -> LimiterSnapshot:
         """How the limits stand, after asking Redis: with when which units come back, so that
-        `eta_s` of it is known; every other limiter that waits counts as one call.
+        `eta_s` of it is known. Of another limiter that waits, one call counts for each model with
+        limits of its own, and one for all others.
 
         Raises:
             OSError: Redis cannot be reached.
