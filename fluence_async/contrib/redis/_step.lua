@@ -13,19 +13,23 @@
 --         a slower one, and what the server said that it takes whatever it counts like (credit): so
 --         many more, when so many had been granted, until when that is believed; until when a trial
 --         is under way, and which grant that is
--- ARGV  1 who asks: me, or for calls of a model with limits of its own, me/model   2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
+-- ARGV  1 who asks: me, or for calls of a model with limits of its own, me/model
+--       2 the epoch that I know, or ''   3 the lease, µs   4 the lane that I ask for, or ''
 --       5 the permit's name   6 how often the lessons had changed that I know; '' if I learn nothing
---       7 of how many grants one is batch's   8 the number of windows, then limit, hold (µs; 0 for
---       what only counts while it is in flight: calls at once), reserve, dimension, and of those
---       who learn a gap (µs) and a burst that is allowed at it, the same of a pace that a sliding
---       counter bears, or 0 each, and 1 if it may be tried whether one is kept, or 0; then what happened: 'put' name age | 'move' name new-name age | 'drop' name | 'hold' name |
---       'block' µs | 'credit' of the window with that hold, more, after which grant | 'doubt' what
---       the server said | 'learn' how often they had changed before, lessons | 'leave' whose
--- Returns {verdict, wait (µs), epoch, now (µs), how often the lessons changed, what they are if that
--- is news ('=' if these are mine), how many requests are in flight beside this, how many were ever
--- granted, used of each window …, how deep this one goes in each …}; the verdict is 'taken', 'tried' (taken, though a sliding counter may refuse
--- it), 'wait', 'aside' (wait: for limits of its model's own alone), 'noted' (nothing was asked for), 'learn' (take in the lessons, then ask again) or 'lost'
--- (this Redis has forgotten what I know: tell it all).
+--       7 of how many grants one is batch's
+--       8 the number of windows, then of each: limit, hold (µs; 0 for what only counts while it is
+--         in flight: calls at once), reserve, dimension; of those who learn a gap (µs) and a burst
+--         that is allowed at it, the same of a pace that a sliding counter bears, or 0 each, and 1
+--         if it may be tried whether one is kept, or 0
+--       then what happened: 'put' name age | 'move' name new-name age | 'drop' name | 'hold' name |
+--         'block' µs | 'credit' of the window with that hold, more, after which grant | 'doubt' what
+--         the server said | 'learn' how often they had changed before, lessons | 'leave' whose
+-- Returns {verdict, wait (µs), epoch, now (µs), how often the lessons changed, what they are if
+-- that is news ('=' if these are mine), how many requests are in flight beside this, how many were
+-- ever granted, used of each window …, how deep this one goes in each …}; the verdict is 'taken',
+-- 'tried' (taken, though a sliding counter may refuse it), 'wait', 'aside' (wait: for limits of its
+-- model's own alone), 'noted' (nothing was asked for), 'learn' (take in the lessons, then ask
+-- again) or 'lost' (this Redis has forgotten what I know: tell it all).
 local units, tickets, seen, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, known, lease, lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local learns, every = ARGV[6] ~= '', tonumber(ARGV[7])
