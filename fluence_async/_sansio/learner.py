@@ -79,7 +79,6 @@ class Learner:
         lessons.taught_at = min(lessons.taught_at, now)
         if not now - self.watches[-1].window.hold < lessons.proven_at <= now:
             lessons.proven_at = -1
-        lessons.tried_at = min(lessons.tried_at, now)
         lessons.pause = min(max(0, lessons.pause), self._longest_pause)
         self.lessons = lessons
 

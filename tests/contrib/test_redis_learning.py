@@ -133,6 +133,27 @@ def test_credit_that_a_redis_heard_of_before_it_forgot_is_none(wire: Wire) -> No
     assert not sender.state("credit:60080000")
 
 
+def test_the_newest_word_of_the_server_counts_for_a_period(wire: Wire) -> None:
+    sender = InRedis(wire, [(100, 60.0)])
+    (store,), now = sender.stores, S
+    for _ in range(3):
+        claim, wake = sender.take(now)
+        while claim is None:
+            claim, wake = sender.take(now := wake)
+        store.settle(claim, now, True)
+    for more, since in ((70, 2), (90, 1), (5000, 9)):  # what is older, or of nobody here
+        store.news.append(("credit", 60_080_000, more, since))
+        sender.step(store, now)
+    assert sender.state("credit:60080000").split()[:2] == ["70", "2"]
+    ran = [sender.take(now)[0] for _ in range(5)]
+    assert all(ran)
+    now += 61 * S
+    for claim in ran:
+        assert claim is not None
+        store.settle(claim, now, True)
+    assert sum(sender.take(now)[0] is not None for _ in range(20)) < 20
+
+
 def test_a_doubt_that_never_reached_redis_is_told_again(wire: Wire) -> None:
     sender = InRedis(wire, [(100, 60.0)])
     (store,), now = sender.stores, S

@@ -691,8 +691,14 @@ async def test_an_address_may_name_a_policy(redis: RedisServer) -> None:
                 ).look()
             assert now.windows[0].used >= 1
     for named in (FluenceSession, SharedLimits):
-        with pytest.raises(ValueError, match="policy='most'"):
-            named(api_key="k", limiter=f"{redis.url}?policy=most")
+        for policy in ("most", ""):
+            with pytest.raises(ValueError, match=f"policy='{policy}'"):
+                named(api_key="k", limiter=f"{redis.url}?policy={policy}")
+    other = FluenceSession(api_key="k", limiter="redis://h:1?a=1&policy=any&b=2").limiter
+    assert isinstance(other, RedisLimiter)
+    store = other._line.store
+    assert isinstance(store, _store.RedisStore)
+    assert (store.terms.url, store.terms.policy) == ("redis://h:1?a=1&b=2", "any")
 
 
 async def test_small_calls_of_other_processes_overtake_no_large_one(redis: RedisServer) -> None:

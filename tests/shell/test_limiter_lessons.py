@@ -215,6 +215,19 @@ def test_a_trial_whose_process_died_holds_up_the_others_for_a_second(
     assert take(other, time_) is not None
 
 
+def test_a_trial_of_a_time_to_come_holds_up_nobody(path: Path, time_: Time) -> None:
+    one, other = before_a_trial(path, time_)
+    bucket = one._mirror.bucket
+    assert isinstance(bucket, LearningBucket)
+    bucket.lessons.tried_at = time_.boot + 3600 * S
+    assert one.snapshot(time_.boot)  # and tells it
+    assert learnt(other, time_)
+    bucket = other._mirror.bucket
+    assert isinstance(bucket, LearningBucket)
+    assert bucket.lessons.tried_at == time_.boot + 3600 * S
+    assert take(other, time_) is not None
+
+
 def test_a_trial_that_never_left_holds_up_nobody(path: Path, time_: Time) -> None:
     one, other = before_a_trial(path, time_)
     claim = take(one, time_)
