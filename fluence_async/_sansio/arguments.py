@@ -38,12 +38,12 @@ def meant(names: Iterable[str], known: Iterable[str], sign: str = "=") -> str:
     return ", ".join(shown)
 
 
-def check_count(name: str, value: Any, *, least: int) -> None:
-    """Refuse what is no whole number from `least` up."""
+def check_count(name: str, value: Any, *, least: int, way_out: str = "") -> None:
+    """Refuse what is no whole number from `least` up; what is too small gets a way out."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}={value!r}: must be a whole number, {least} or more")
     if value < least:
-        raise ValueError(f"{name}={value}: must be {least} or more")
+        raise ValueError(f"{name}={value}: must be {least} or more{way_out}")
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from ..options import ChatParams, CompletionParams
 from ..types import Message
-from .arguments import meant
+from .arguments import check_count, meant
 
 __all__ = ["RequestBody", "check_names", "encode_request"]
 
@@ -142,11 +142,8 @@ def _check_range(low: float, high: float) -> Callable[[str, Any], None]:
 
 
 def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}={value!r}: must be a whole number, 1 or more")
-    if value < 1:
-        without = "one answer" if name == "n" else "no limit"
-        raise ValueError(f"{name}={value}: must be 1 or more; leave it out for {without}")
+    without = "one answer" if name == "n" else "no limit"
+    check_count(name, value, least=1, way_out=f"; leave it out for {without}")
 
 
 _CHECKS: Mapping[str, Callable[[str, Any], None]] = {

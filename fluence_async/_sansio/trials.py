@@ -3,8 +3,8 @@ many are under way, and when that may be fewer, comes out.
 
 Law: a request counts as accepted when its headers say so, or when a second has gone by without a
 refusal, since these come at once. Of others who share the units, the last one tells when it took
-such a request, with the lessons (`tried_at`, which whoever takes sets, if he has a store to share
-it): a time that cannot be says nothing.
+such a request, with the lessons (`tried_at`, which `LearningBucket.take` sets; a Redis's script
+keeps its own): a time that cannot be says nothing.
 """
 
 from __future__ import annotations
