@@ -1,7 +1,8 @@
 """Virtual time: a clock that jumps to the next deadline as soon as nothing else can happen.
 
 A test module of waiting says `from tests.virtual import anyio_backend` (which takes the place of
-the fixture of the same name in conftest) and then sleeps for hours at no cost, on both backends.
+the fixture of the same name in conftest) and then sleeps for hours at no cost, on both backends;
+a single test says `@in_virtual_time()`.
 Loopback sockets within the same loop work too: what was sent is readable before time moves on.
 """
 
@@ -46,6 +47,14 @@ def _options(backend: str) -> Mapping[str, Any]:
     if backend == "asyncio":
         return {"loop_factory": VirtualLoop}
     return {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+def in_virtual_time() -> pytest.MarkDecorator:
+    """For one test of a module that lives in real time."""
+    backends = ("asyncio", "trio")
+    return pytest.mark.parametrize(
+        "anyio_backend", [(backend, _options(backend)) for backend in backends], ids=backends
+    )
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -20,7 +20,7 @@ from fluence_async.server.faults import Pause, Stall
 from fluence_async.testing import FluenceServer
 from fluence_async.transports import _aiohttp_connections
 from fluence_async.transports._delivery import unacknowledged
-from tests.virtual import VirtualLoop, _options
+from tests.virtual import VirtualLoop, in_virtual_time
 
 pytestmark = [
     pytest.mark.anyio,
@@ -113,9 +113,7 @@ async def test_strictly_they_do_not() -> None:
 # ─── a peer that does not read ────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "anyio_backend", [("asyncio", _options("asyncio")), ("trio", _options("trio"))]
-)
+@in_virtual_time()
 async def test_what_the_servers_kernel_has_not_taken_does_not_come_back() -> None:
     """In virtual time: not in a hundred periods."""
     limiter = Limiter("1/second", clock=lambda: round(anyio.current_time() * 1e9))

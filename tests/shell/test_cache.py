@@ -32,6 +32,7 @@ from fluence_async.transports._base import BodyBroken, ConnectFailed
 from tests.shell.scripted import DONE, FINISH, STALL, USAGE, Answer, ScriptedTransport, event, text
 from tests.shell.test_cancellation import cancelled_at
 from tests.shell.test_exchange import BODY, GOOD, answer
+from tests.virtual import in_virtual_time
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-sentinel-0123456789"
@@ -263,8 +264,9 @@ async def test_no_key_and_no_origin_ever_sees_anothers_answer(
 
 
 async def test_callers_with_headers_of_their_own_do_not_share_a_request() -> None:
+    asked = anyio.Event()
     transport = ScriptedTransport(
-        *(answer(BODY.replace(b"Hi", b"%d" % n), wait=0.01) for n in range(3))
+        *(answer(BODY.replace(b"Hi", b"%d" % n), wait=asked) for n in range(3))
     )
     got: dict[str, set[str]] = {}
     async with session(transport) as fluence:
@@ -277,6 +279,8 @@ async def test_callers_with_headers_of_their_own_do_not_share_a_request() -> Non
         async with anyio.create_task_group() as tasks:
             for who in ("a", "b", "") * 5:
                 tasks.start_soon(ask, who)
+            await anyio.wait_all_tasks_blocked()
+            asked.set()
     assert len(transport.requests) == 3
     assert sorted(map(sorted, got.values())) == [["0"], ["1"], ["2"]]
 
@@ -589,21 +593,29 @@ async def test_an_empty_stream_is_tried_again_before_anybody_reads_along() -> No
         assert waiting(fluence) == 0
 
 
+@in_virtual_time()
 async def test_a_deadline_is_its_callers_own() -> None:
-    transport = ScriptedTransport(answer(BODY, wait=0.03))
+    transport = ScriptedTransport(answer(BODY, wait=30))
+    late: list[APITimeoutError] = []
+    patient: list[str] = []
     async with session(transport) as fluence:
 
-        async def hurried() -> None:
+        async def hurry() -> None:
             with pytest.raises(APITimeoutError, match="total") as caught:
-                await fluence.chat.completions.create(**HI, timeout=0.005)
-            assert caught.value.meta is not None
+                await fluence.chat.completions.create(**HI, timeout=5)
+            late.append(caught.value)
+
+        async def wait() -> None:
+            patient.append((await fluence.chat.completions.create(**HI)).text)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(hurried)  # leads, and hands over
+            tasks.start_soon(hurry)  # leads, and hands over
             await until(lambda: transport.requests)
-            tasks.start_soon(hurried)
-            got = await fluence.chat.completions.create(**HI)
-            assert got.text == "Hi"
+            for call in (hurry, wait):
+                tasks.start_soon(call)
+        assert len(late) == 2
+        assert all(error.meta is not None for error in late)
+        assert patient == ["Hi"]
         assert waiting(fluence) == 0
 
 
@@ -649,7 +661,10 @@ async def test_hooks_are_told_of_every_call_once() -> None:
 
 async def test_hooks_are_told_once_where_each_call_found_its_answer() -> None:
     facts: list[Fact] = []
-    transport = ScriptedTransport(answer(BODY, wait=0.01), answer(b"{}", status=400, wait=0.01))
+    asked = [anyio.Event(), anyio.Event()]
+    transport = ScriptedTransport(
+        answer(BODY, wait=asked[0]), answer(b"{}", status=400, wait=asked[1])
+    )
     failed = 0
 
     async def ask(fluence: FluenceSession, **options: Any) -> None:
@@ -660,10 +675,13 @@ async def test_hooks_are_told_once_where_each_call_found_its_answer() -> None:
             failed += 1
 
     async with session(transport, hooks=[facts.append]) as fluence:
-        for options in ({}, {"messages": "what the server refuses"}):
+        refused = {"messages": "what the server refuses"}
+        for event, options in zip(asked, ({}, refused), strict=True):
             async with anyio.create_task_group() as group:
                 for _ in range(2):
                     group.start_soon(partial(ask, fluence, **options))
+                await anyio.wait_all_tasks_blocked()
+                event.set()
         await ask(fluence)
         await ask(fluence, cache=False)
     assert failed == 3
