@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.to_thread import run_sync
 
-from ._sansio.arguments import check_count
+from ._sansio.arguments import check_count, check_seconds
 from ._sansio.tool_calls import Prepared, as_content, prepare
 from ._telling import Telling
 from .tool_events import ToolFailed, ToolReturned
@@ -47,8 +47,8 @@ class Toolbox:
         timeout: float | None,
         on_error: OnToolError,
     ) -> None:
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"tool_timeout={timeout!r}: must be above 0 s; None means no bound")
+        if timeout is not None:
+            check_seconds("tool_timeout", timeout, way_out="; None means no bound")
         if on_error not in ("raise", "tell"):
             raise ValueError(f"on_tool_error={on_error!r}: must be 'raise' or 'tell'")
         check_count("max_parallel", max_parallel, least=1)

@@ -65,7 +65,7 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True):
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"Timeout({name}={value!r}): seconds as a number, or None")
+                raise TypeError(f"Timeout({name}={value!r}): must be seconds as a number, or None")
             if not value > 0:
                 raise ValueError(
                     f"Timeout({name}={value!r}): must be above 0 seconds; None means no bound"
@@ -102,14 +102,17 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     budget_s: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int):
-            raise TypeError(f"max_retries must be an int, not {self.max_retries!r}")
-        if self.max_retries < 0:
-            raise ValueError(f"max_retries={self.max_retries}: must be 0 (never) or more")
+        retries = self.max_retries
+        if isinstance(retries, bool) or not isinstance(retries, int):
+            raise TypeError(f"max_retries={retries!r}: must be a whole number, 0 (never) or more")
+        if retries < 0:
+            raise ValueError(f"max_retries={retries}: must be 0 (never) or more")
         for name in ("base_s", "cap_s", "max_retry_after_s", "budget_s"):
             value = getattr(self, name)
             if name == "budget_s" and value is None:
                 continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"RetryPolicy({name}={value!r}): must be seconds as a number")
             if not 0 <= value < math.inf:
                 raise ValueError(f"RetryPolicy({name}={value!r}): must be 0 or more seconds")
 

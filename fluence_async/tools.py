@@ -28,6 +28,7 @@ from typing import (
 
 import msgspec
 
+from ._sansio.arguments import check_seconds
 from ._sansio.docstring import described
 from ._sansio.schema import schema_of, strict_schema
 from .types import FunctionDefinition, Tool
@@ -67,8 +68,8 @@ class FunctionTool(Generic[P, R]):
         about, of_parameters = described(function.__doc__)
         self.name: str = _checked_name(name or str(getattr(function, "__name__", "")))
         self.description: str = about if description is None else description
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout={timeout!r}: must be above 0 seconds; None means no bound")
+        if timeout is not None:
+            check_seconds("timeout", timeout, way_out="; None means no bound")
         self.timeout = timeout
         self.in_thread: bool = thread and not inspect.iscoroutinefunction(function)
         arguments = _arguments(function, self.name, of_parameters)

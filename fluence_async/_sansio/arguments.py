@@ -10,6 +10,7 @@ Rejected: mending what was meant (a lone hook put into a list): one way to write
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -20,7 +21,9 @@ __all__ = [
     "check_flag",
     "check_headers",
     "check_hooks",
+    "check_number",
     "check_path",
+    "check_seconds",
     "check_tags",
     "meant",
 ]
@@ -44,6 +47,24 @@ def check_count(name: str, value: Any, *, least: int, way_out: str = "") -> None
         raise TypeError(f"{name}={value!r}: must be a whole number, {least} or more")
     if value < least:
         raise ValueError(f"{name}={value}: must be {least} or more{way_out}")
+
+
+def check_number(name: str, value: Any, *, below: float = math.inf) -> None:
+    """Refuse what is no number from 0 up to below the bound."""
+    must = "must be a number, 0 or more, " + ("finite" if below == math.inf else f"below {below}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}={value!r}: {must}")
+    if not 0 <= value < below:
+        raise ValueError(f"{name}={value!r}: {must}")
+
+
+def check_seconds(name: str, value: Any, *, finite: bool = False, way_out: str = "") -> None:
+    """Refuse what is no time above 0."""
+    must = f"must be above 0 seconds{', and finite' if finite else ''}{way_out}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}={value!r}: {must}")
+    if not value > 0 or (finite and value == math.inf):
+        raise ValueError(f"{name}={value!r}: {must}")
 
 
 def check_flag(name: str, value: Any) -> None:

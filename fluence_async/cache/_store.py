@@ -7,8 +7,9 @@ checked before it is believed.
 
 from __future__ import annotations
 
-import math
 from typing import Protocol, runtime_checkable
+
+from .._sansio.arguments import check_count, check_seconds
 
 __all__ = ["DAY_S", "CacheStore", "LeasingStore", "check_bounds"]
 
@@ -67,7 +68,5 @@ class LeasingStore(CacheStore, Protocol):
 
 def check_bounds(max_bytes: int, ttl_s: float) -> None:
     """Refuse what no store can keep to."""
-    if not max_bytes >= 1:
-        raise ValueError(f"max_bytes={max_bytes!r}: must be 1 byte or more")
-    if not 0 < ttl_s < math.inf:
-        raise ValueError(f"ttl_s={ttl_s!r}: must be above 0 seconds, and finite")
+    check_count("max_bytes", max_bytes, least=1)
+    check_seconds("ttl_s", ttl_s, finite=True)

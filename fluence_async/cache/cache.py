@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import anyio
 import msgspec
 
+from .._sansio.arguments import check_seconds
 from .._sansio.caching import CacheKey, Recording, answer_key, is_fresh, seal, unseal
 from ._store import CacheStore, LeasingStore
 from .memory import MemoryCache
@@ -39,10 +40,7 @@ def check_asked(cache: bool | float | None) -> None:
     """Refuse what no call's `cache=` can mean."""
     if cache is None or isinstance(cache, bool):
         return
-    if not isinstance(cache, int | float):
-        raise TypeError(f"cache={cache!r}: True, False, or how many seconds an answer is good for")
-    if not 0 < cache < math.inf:
-        raise ValueError(f"cache={cache!r}: must be above 0 seconds; False means no cache")
+    check_seconds("cache", cache, finite=True, way_out="; False means no cache")
 
 
 class Cache:

@@ -17,6 +17,7 @@ from typing import Final, Literal, get_args
 
 from anyio import WouldBlock
 
+from .._sansio.arguments import check_number
 from .._sansio.bucket import FRESH, Bucket
 from .._sansio.learning import LearningBucket
 from .._sansio.learnt import LimiterSnapshot
@@ -103,11 +104,9 @@ class Limiter(Seen):
         unseen_s: float = 10.0,
     ) -> None:
         as_policy(policy)
-        if not 0 <= reserve < 1:
-            raise ValueError(f"reserve={reserve!r}: must be a share from 0 up to below 1")
+        check_number("reserve", reserve, below=1)
         for name, value in {"margin_s": margin_s, "drift": drift, "unseen_s": unseen_s}.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value!r}: must be finite and not negative")
+            check_number(name, value)
         unseen = round(unseen_s * _S)
         make: Callable[..., Bucket] = Bucket
         if policy != "window":
@@ -195,10 +194,10 @@ class Limiter(Seen):
         later pause prolongs it at most.
 
         Raises:
-            ValueError: `seconds` is negative or not finite.
+            TypeError: `seconds` is no number.
+            ValueError: It is negative or not finite.
         """
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"a pause of {seconds!r} s: must be finite and not negative")
+        check_number("seconds", seconds)
         with self._line.lock:
             self._line.store.block(self._line.clock() + round(seconds * _S))
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from fluence_async import Budget, FluenceSession, Limiter, Price, RateLimit, RetryPolicy, tool
-from fluence_async.cache import SqliteCache
+from fluence_async import (
+    Budget,
+    FluenceSession,
+    Limiter,
+    Price,
+    RateLimit,
+    RetryPolicy,
+    Timeout,
+    tool,
+)
+from fluence_async.cache import MemoryCache, SqliteCache
 from fluence_async.hooks import Fact
 from fluence_async.ledger import Ledger
 from fluence_async.limits import SharedLimits
@@ -126,6 +138,39 @@ def test_a_setting_is_refused_when_the_session_is_made(
         session(**{"limiter": "memory", **options})
     assert type(caught.value) is kind
     assert KEY not in str(caught.value)
+
+
+NAN = float("nan")
+NUMBERS: list[tuple[Callable[[Any], object], str, str, tuple[Any, ...]]] = [
+    (lambda n: RetryPolicy(base_s=n), "base_s", "0 or more seconds", (-1, math.inf, NAN)),
+    (lambda n: RetryPolicy(budget_s=n), "budget_s", "0 or more seconds", (-1, math.inf, NAN)),
+    (lambda n: RetryPolicy(max_retries=n), "max_retries", "0 .never. or more", (-1,)),
+    (lambda n: Timeout(idle=n), "idle", "above 0 seconds; None", (0, -1, NAN)),
+    (lambda n: tool(timeout=n)(len), "timeout", "above 0 seconds; None", (0, -1, NAN)),
+    (lambda n: Limiter(reserve=n), "reserve", "0 or more, below 1", (-1, 1, NAN)),
+    (lambda n: Limiter(unseen_s=n), "unseen_s", "0 or more, finite", (-1, math.inf, NAN)),
+    (lambda n: Limiter().pause(n), "seconds", "0 or more, finite", (-1, math.inf, NAN)),
+    (lambda n: MemoryCache(ttl_s=n), "ttl_s", "above 0 seconds, and finite", (0, math.inf, NAN)),
+    (lambda n: MemoryCache(max_bytes=n), "max_bytes", "1 or more", (0, -1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "must", "number"),
+    [(make, name, must, number) for make, name, must, numbers in NUMBERS for number in numbers],
+)
+def test_a_number_out_of_range_is_refused(
+    make: Callable[[Any], object], name: str, must: str, number: Any
+) -> None:
+    with pytest.raises(ValueError, match=f"{name}={number}.*must be.*{must}"):
+        make(number)
+
+
+@pytest.mark.parametrize("wrong", ["5", b"5", True, [5], object])
+@pytest.mark.parametrize(("make", "name"), [each[:2] for each in NUMBERS])
+def test_what_is_no_number_is_refused(make: Callable[[Any], object], name: str, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"{name}={wrong!r}") + ".*must be"):
+        make(wrong)
 
 
 @pytest.mark.parametrize("limiter", [None, "memory", "file"])

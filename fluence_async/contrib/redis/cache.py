@@ -24,6 +24,7 @@ from coredis.exceptions import ConnectionError as RedisConnectionError
 from coredis.exceptions import RedisError, ResponseError
 from coredis.retry import ConstantRetryPolicy
 
+from ..._sansio.arguments import check_seconds
 from ...cache._store import DAY_S, check_bounds
 from ._address import check_address
 from ._background import in_background
@@ -85,8 +86,7 @@ class RedisCache:
         timeout_s: float = 1.0,
     ) -> None:
         check_bounds(max_bytes, ttl_s)
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s={timeout_s!r}: must be above 0 seconds")
+        check_seconds("timeout_s", timeout_s)
         self._place = check_address(url)
         self._url = url
         self.ttl_s = ttl_s

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from ..._sansio.arguments import check_count
 from ..._sansio.rate_limit import DOCUMENTED_LIMITS, RateLimit, read_limits
 from ...limiter import Limiter, LimiterSnapshot
 from ...limiter.limiter import Policy, as_policy
@@ -85,8 +86,7 @@ class RedisLimiter(Limiter):
         check_address(url)
         if when_down not in ("share", "wait"):
             raise ValueError(f"when_down={when_down!r}: 'share' or 'wait'")
-        if type(clients) is not int or clients < 1:
-            raise ValueError(f"clients={clients!r}: how many processes share it, 1 or more")
+        check_count("clients", clients, least=1, way_out=", the processes that share it")
         terms = Terms(
             url=url,
             name=name,
