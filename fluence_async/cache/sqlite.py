@@ -46,26 +46,24 @@ _USED_S = 60.0
 _SLACK_BYTES = 2**16
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """The statements below are right, so that an error in one of them is one of the schema."""
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL NOT NULL, used REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS answers_used ON answers (used);
-CREATE INDEX IF NOT EXISTS answers_expires ON answers (expires);
-PRAGMA application_id = {_APPLICATION_ID};
-COMMIT;
-"""
+_SCHEMA = (
+    """CREATE TABLE answers (
+        key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL NOT NULL, used REAL NOT NULL
+    )""",
+    "CREATE INDEX answers_used ON answers (used)",
+    "CREATE INDEX answers_expires ON answers (expires)",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+)
+_USED_BYTES = """SELECT (page_count - freelist_count) * page_size
+FROM pragma_page_count, pragma_freelist_count, pragma_page_size"""
 _PUT = "INSERT OR REPLACE INTO answers (key, value, expires, used) VALUES (?, ?, ?, ?)"
-# One that ends later than any can is from before a clock was set back.
-_LEASE = """
-INSERT INTO answers (key, value, expires, used) VALUES (:key, :holder, :ends, :now)
+# Ending long after any can: a clock was set back. A little after: this caller had to wait its turn.
+_LEASE = """INSERT INTO answers (key, value, expires, used) VALUES (:key, :holder, :ends, :now)
 ON CONFLICT (key) DO UPDATE SET value = :holder, expires = :ends, used = :now
-WHERE value = :holder OR expires <= :now OR expires > :ends
+WHERE value = :holder OR expires <= :now OR expires > :ends + 10
 """
 _DELETE = "DELETE FROM answers WHERE key = ?"
-_EVICT = """
-DELETE FROM answers WHERE rowid IN (
+_EVICT = """DELETE FROM answers WHERE rowid IN (
     SELECT rowid FROM answers ORDER BY used LIMIT (SELECT 1 + count(*) / 8 FROM answers)
 )
 """
@@ -180,18 +178,20 @@ class SqliteCache:
         connection.text_factory = bytes  # whatever type damage makes of a value, it is only bytes
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
-            known = connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
-            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            if names and not known:  # another program was quicker
-                raise OSError(f"{self._path} is another program's database")
-            if not known:
-                connection.executescript(_SCHEMA)  # before there is a log: see _own_database
-            connection.execute("PRAGMA journal_mode = WAL")
+            if not _is_made(connection):
+                connection.execute("BEGIN IMMEDIATE")  # several processes may be at it
+                if not _is_made(connection):
+                    if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                        raise OSError(f"{self._path} is another program's database")
+                    for statement in _SCHEMA:  # before there is a log: see _own_database
+                        connection.execute(statement)
+                connection.execute("COMMIT")
+            with contextlib.suppress(sqlite3.OperationalError):  # locked: another is just at it
+                connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             (page,) = connection.execute("PRAGMA page_size").fetchone()
-            connection.execute(
-                f"PRAGMA max_page_count = {(self._max_bytes + 4 * _SLACK_BYTES) // page}"
-            )
+            pages = (self._max_bytes + 4 * _SLACK_BYTES) // page
+            connection.execute(f"PRAGMA max_page_count = {pages}")
         except BaseException:
             connection.close()
             raise
@@ -242,11 +242,14 @@ def _turn() -> CapacityLimiter:
 # ─── what is done in it ───────────────────────────────────────────────────────────────────
 
 
+def _is_made(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA application_id").fetchone() == (_APPLICATION_ID,))
+
+
 def _get(connection: sqlite3.Connection, key: str) -> bytes | None:
     now = time.time()
-    row = connection.execute(
-        "SELECT value, expires, used FROM answers WHERE key = ?", (key,)
-    ).fetchone()
+    found = "SELECT value, expires, used FROM answers WHERE key = ?"
+    row = connection.execute(found, (key,)).fetchone()
     if row is None:
         return None
     value, expires, used = row
@@ -268,17 +271,14 @@ def _put(
         return
     if _used_bytes(connection) > room:
         connection.execute("DELETE FROM answers WHERE expires <= ?", (now,))
-    while _used_bytes(connection) > room:
-        if not connection.execute(_EVICT).rowcount:
-            break
+    while _used_bytes(connection) > room and connection.execute(_EVICT).rowcount:
+        pass
     connection.execute(_PUT, (key, value, now + ttl_s, now))
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (size,) = connection.execute("PRAGMA page_size").fetchone()
-    return int((pages - free) * size)
+    (size,) = connection.execute(_USED_BYTES).fetchone()
+    return int(size)
 
 
 def _lease(connection: sqlite3.Connection, key: str, holder: bytes, for_s: float) -> bool:

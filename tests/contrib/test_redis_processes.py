@@ -15,10 +15,11 @@ from tests.contrib.redis_server import WHY_NOT, RedisServer
 
 LEASE_S = 1.0
 PROCESS = """
-import sys, anyio
+import logging, sys, anyio
 from fluence_async import FluenceSession
 from fluence_async.cache import SqliteCache, _lease
 base_url, api_key, place, _lease.LEASE_S = *sys.argv[1:4], float(sys.argv[4])
+logging.basicConfig()
 
 async def main():
     cache = place if "://" in place else SqliteCache(place)

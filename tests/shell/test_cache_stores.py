@@ -19,7 +19,7 @@ import pytest
 
 from fluence_async._sansio.caching import CacheKey, seal
 from fluence_async._sansio.caching import Recording as Kept
-from fluence_async.cache import CacheStore, MemoryCache, SqliteCache
+from fluence_async.cache import CacheStore, MemoryCache, SqliteCache, sqlite
 from fluence_async.cache.cache import Cache
 from fluence_async.testing.cache_contract import CHECKS, Check
 
@@ -43,6 +43,16 @@ async def write(cache: Cache, n: int) -> None:
 async def read(cache: Cache, n: int) -> bytes | None:
     recording = await cache.read(keyed(n), HOUR)
     return None if recording is None else recording.body
+
+
+class Clock:
+    """What a process reads as the time; moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def time(self) -> float:
+        return self.now
 
 
 # ─── the contract ─────────────────────────────────────────────────────────────────────────
@@ -561,3 +571,78 @@ def test_a_kill_while_writing_leaves_every_answer_whole_or_absent(tmp_path: Path
         timeout=120 + KILLS,
     )
     assert (done.stdout, done.stderr) == ("sound\n", "")
+
+
+# ─── several processes begin ──────────────────────────────────────────────────────────────
+
+BEGINNING = """
+import sys, anyio
+from pathlib import Path
+from fluence_async.cache import SqliteCache
+
+async def main():
+    for number in range(int(sys.argv[2])):
+        sys.stdin.readline()
+        cache = SqliteCache(Path(sys.argv[1]) / str(number))
+        print(int(await cache.lease("k", sys.argv[3].encode(), 20)), flush=True)
+        await cache.aclose()
+
+anyio.run(main)
+"""
+
+
+def test_processes_that_make_the_file_at_once_all_have_it_and_one_has_the_lease(
+    tmp_path: Path,
+) -> None:
+    rounds = 40
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BEGINNING, str(tmp_path), str(rounds), str(n)],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        for n in range(4)
+    ]
+    for _ in range(rounds):
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+        said = [process.stdout.readline() for process in processes if process.stdout]
+        assert sorted(said) == [b"0\n", b"0\n", b"0\n", b"1\n"]
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
+# ─── leases ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+async def test_a_lease_holds_against_whoever_read_the_clock_just_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads it first may be the last to get at the file."""
+    monkeypatch.setattr(sqlite, "time", clock := Clock())
+    one, other = (SqliteCache(tmp_path / "shared.sqlite3") for _ in range(2))
+    assert await one.lease("k", b"one", 20)
+    clock.now -= 0.25
+    assert not await other.lease("k", b"other", 20)
+    clock.now += 20.5
+    assert await other.lease("k", b"other", 20)
+    for each in (one, other):
+        await each.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_lease_from_before_the_clock_was_set_back_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "time", clock := Clock())
+    one, other = (SqliteCache(tmp_path / "shared.sqlite3") for _ in range(2))
+    assert await one.lease("k", b"one", 20)
+    clock.now -= HOUR
+    assert await other.lease("k", b"other", 20)
+    for each in (one, other):
+        await each.aclose()

@@ -22,7 +22,14 @@ import pytest
 from fluence_async import FluenceSession
 from fluence_async._sansio import limits_file
 from fluence_async._sansio.bucket import ARRIVED, NEVER, Bucket, Claim
-from fluence_async._sansio.limits_file import FILE_SIZE, SLOTS, SLOTS_AT, entry_at, slot_at
+from fluence_async._sansio.limits_file import (
+    FILE_SIZE,
+    NO_SLOT,
+    SLOTS,
+    SLOTS_AT,
+    entry_at,
+    slot_at,
+)
 from fluence_async._sansio.rate_limit import read_limits
 from fluence_async.limiter import Limiter, _ledger, _mirror, limiter_name, memory
 from fluence_async.limiter._ledger import Ledger
@@ -512,7 +519,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def slot_of(path: Path) -> int:
     """Where the first slot that is taken stands."""
     data = path.read_bytes()
-    return next(slot_at(n) for n in range(SLOTS) if data[slot_at(n) : slot_at(n) + 1] != b"\0")
+    return next(at for at in map(slot_at, range(SLOTS)) if not data.startswith(NO_SLOT, at))
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
