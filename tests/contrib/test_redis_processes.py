@@ -17,7 +17,8 @@ LEASE_S = 1.0
 PROCESS = """
 import logging, sys, anyio
 from fluence_async import FluenceSession
-from fluence_async.cache import SqliteCache, _lease
+from fluence_async.cache import SqliteCache, _lease, sqlite
+sqlite._BUSY_S = 2.0  # a slow disk is not what this is about
 base_url, api_key, place, _lease.LEASE_S = *sys.argv[1:4], float(sys.argv[4])
 logging.basicConfig()
 

@@ -578,7 +578,8 @@ def test_a_kill_while_writing_leaves_every_answer_whole_or_absent(tmp_path: Path
 BEGINNING = """
 import sys, anyio
 from pathlib import Path
-from fluence_async.cache import SqliteCache
+from fluence_async.cache import SqliteCache, sqlite
+sqlite._BUSY_S = 10.0  # a slow disk is not what this is about
 
 async def main():
     for number in range(int(sys.argv[2])):
