@@ -5,21 +5,78 @@ a database with our number is made this user's alone. Its first bytes say which,
 is let at another's file: that alone might write it. Whoever makes one must therefore write the
 number with its first transaction, before any log is used.
 
-See https://www.sqlite.org/fileformat.html#the_database_header.
+A file with an `OwnConnection` of this process is not opened here as well: to close any descriptor
+of a file lets go of all POSIX locks that the process has on it, SQLite's too, and then another
+process may take itself for the last one and delete the log.
+
+See https://www.sqlite.org/fileformat.html#the_database_header and
+https://www.sqlite.org/howtocorrupt.html, 2.2.
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
+import threading
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-__all__ = ["inode_of_ours", "own"]
+__all__ = ["OwnConnection", "inode_of_ours", "own"]
 
 _MAGIC = b"SQLite format 3\0"
 _NUMBER_AT = 68
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _READ_WRITE = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+_lock = threading.RLock()  # reentrant: garbage that is collected in here may close a connection
+_held: Counter[tuple[int, int]] = Counter()
+"""How many connections this process has, by device and inode."""
+
+
+class OwnConnection(sqlite3.Connection):
+    """A connection to a file of ours; `options` as of `sqlite3.connect`. To be closed.
+
+    Raises:
+        OSError: There is no such file.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        with _lock:
+            status = path.stat()
+            self._place = status.st_dev, status.st_ino
+            _held[self._place] += 1
+        self._holds = True
+        try:
+            super().__init__(path, **options)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def close(self) -> None:
+        """Close it, and say so."""
+        super().close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with _lock:
+            if self._holds:
+                self._holds = False
+                _held[self._place] -= 1
+                if _held[self._place] <= 0:  # below: it was the parent's
+                    del _held[self._place]
+
+
+def _forget() -> None:
+    """A fork has no locks."""
+    global _lock  # noqa: PLW0603 - somebody may hold it who is not here
+    _lock = threading.RLock()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def own(path: Path, application_id: int) -> int:
@@ -30,16 +87,19 @@ def own(path: Path, application_id: int) -> int:
         OSError: It cannot be had.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = os.open(path, _READ_WRITE, 0o600)
-    try:
-        status = os.fstat(file)
-        if not _is_ours(file, status, application_id):
-            return 0
-        if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
-            os.fchmod(file, 0o600)
-        return status.st_ino
-    finally:
-        os.close(file)
+    with _lock:
+        if inode := _inode_of_held(path):
+            return inode
+        file = os.open(path, _READ_WRITE, 0o600)
+        try:
+            status = os.fstat(file)
+            if not _is_ours(file, status, application_id):
+                return 0
+            if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
+                os.fchmod(file, 0o600)
+            return status.st_ino
+        finally:
+            os.close(file)
 
 
 def inode_of_ours(path: Path, application_id: int) -> int:
@@ -48,12 +108,23 @@ def inode_of_ours(path: Path, application_id: int) -> int:
     Raises:
         OSError: It cannot be read.
     """
-    file = os.open(path, _READ_ONLY)
+    with _lock:
+        if inode := _inode_of_held(path):
+            return inode
+        file = os.open(path, _READ_ONLY)
+        try:
+            status = os.fstat(file)
+            return status.st_ino if _is_ours(file, status, application_id) else 0
+        finally:
+            os.close(file)
+
+
+def _inode_of_held(path: Path) -> int:
     try:
-        status = os.fstat(file)
-        return status.st_ino if _is_ours(file, status, application_id) else 0
-    finally:
-        os.close(file)
+        status = path.stat()
+    except FileNotFoundError:
+        return 0
+    return status.st_ino if (status.st_dev, status.st_ino) in _held else 0
 
 
 def _is_ours(file: int, status: os.stat_result, application_id: int) -> bool:

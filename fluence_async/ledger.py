@@ -28,7 +28,7 @@ import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
-from ._own_database import inode_of_ours, own
+from ._own_database import OwnConnection, inode_of_ours, own
 from ._sansio.arguments import check_path
 from ._sansio.metering import UsageTotals
 from .meta import Meta
@@ -247,7 +247,7 @@ def _add(path: Path, sums: dict[_Row, UsageTotals]) -> None:
 
 @contextmanager
 def _opened(path: Path, *, new: bool = False) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+    connection = OwnConnection(path, timeout=_BUSY_S, isolation_level=None)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("BEGIN IMMEDIATE" if new else "BEGIN")

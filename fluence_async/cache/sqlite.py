@@ -25,7 +25,7 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 
-from .._own_database import inode_of_ours, own
+from .._own_database import OwnConnection, inode_of_ours, own
 from .._sansio.arguments import check_path
 from ._store import DAY_S, check_bounds
 
@@ -172,7 +172,7 @@ class SqliteCache:
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
+        connection = OwnConnection(
             self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         connection.text_factory = bytes  # whatever type damage makes of a value, it is only bytes

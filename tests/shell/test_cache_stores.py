@@ -617,6 +617,41 @@ def test_processes_that_make_the_file_at_once_all_have_it_and_one_has_the_lease(
         assert process.returncode == 0
 
 
+ANOTHER = """
+import sys, anyio
+from fluence_async.cache import SqliteCache
+
+async def main():
+    cache = SqliteCache(sys.argv[1])
+    if len(sys.argv) > 2:
+        await cache.put(sys.argv[2], b"another's", 100)
+    print([key for key in ("mine", "another's") if await cache.get(key)])
+    await cache.aclose()
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.anyio
+async def test_two_caches_of_a_process_and_another_process_lose_nothing(tmp_path: Path) -> None:
+    """The second must not cost the first its locks: the other process would delete the log."""
+    path = tmp_path / "shared.sqlite3"
+
+    async def another(*puts: str) -> str:
+        command = [sys.executable, "-c", ANOTHER, str(path), *puts]
+        ended = await anyio.run_process(command, cwd=Path(__file__).parents[2])
+        return ended.stdout.decode().strip()
+
+    one, two = SqliteCache(path), SqliteCache(path)
+    await one.put("a", b"1", 100)
+    await two.put("b", b"2", 100)
+    assert await another("another's") == '["another\'s"]'
+    await one.put("mine", b"3", 100)
+    assert await another() == """['mine', "another's"]"""
+    for each in (one, two):
+        await each.aclose()
+
+
 # ─── leases ───────────────────────────────────────────────────────────────────────────────
 
 

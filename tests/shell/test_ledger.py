@@ -21,7 +21,8 @@ import pytest
 
 from fluence_async import FluenceSession, Meta, Price, Usage, UsageTotals
 from fluence_async import ledger as ledgers
-from fluence_async.ledger import Ledger, LedgerEntry, default_path, read_ledger
+from fluence_async._own_database import OwnConnection
+from fluence_async.ledger import Ledger, LedgerEntry, _opened, default_path, read_ledger
 from tests.shell.scripted import ScriptedTransport
 from tests.shell.test_exchange import GOOD
 
@@ -255,14 +256,12 @@ async def test_a_file_that_cannot_be_written_is_a_warning_and_tried_again(
 async def test_a_full_disk_loses_nothing_that_was_written(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = sqlite3.connect
+    class Cramped(OwnConnection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.execute("PRAGMA max_page_count = 8")
 
-    def cramped(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        connection = connect(*args, **kwargs)
-        connection.execute("PRAGMA max_page_count = 8")
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", cramped)
+    monkeypatch.setattr(ledgers, "OwnConnection", Cramped)
     ledger = Ledger(path)
     ledger._not_before = math.inf  # nobody else writes meanwhile
     count(ledger)
@@ -362,6 +361,18 @@ def _readable(path: Path) -> bool:
     except (FileNotFoundError, ValueError):  # it is just being made
         return False
     return True
+
+
+def test_who_reads_it_here_does_not_cost_the_writer_its_locks(path: Path) -> None:
+    """Another process would take itself for the last one then, and delete the log."""
+    ledger = Ledger(path)
+    count(ledger)
+    ledger._write()
+    reading = "import sys; from fluence_async.ledger import read_ledger; read_ledger(sys.argv[1])"
+    with _opened(path, new=True):
+        assert calls(path) == 1
+        subprocess.run([sys.executable, "-c", reading, str(path)], cwd=ROOT, check=True)
+        assert Path(f"{path}-wal").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
