@@ -859,16 +859,18 @@ def test_processes_share_the_limit_fairly_also_when_one_is_killed(redis: RedisSe
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "kind", "message"),
     [
-        ({"when_down": "open"}, "'share' or 'wait'"),
-        ({"clients": 0}, "clients=0"),
-        ({"clients": True}, "clients=True"),
-        ({"url": "http://x"}, "redis://"),
+        ({"when_down": "open"}, ValueError, "'share' or 'wait'"),
+        ({"clients": 0}, ValueError, "clients=0"),
+        ({"clients": True}, TypeError, "clients=True"),
+        ({"url": "http://x"}, ValueError, "redis://"),
     ],
 )
-def test_a_setting_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_a_setting_that_cannot_work_is_refused(
+    settings: dict[str, object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
         RedisLimiter(**{"url": "redis://x", "name": "n", **settings})  # type: ignore[arg-type]
 
 
