@@ -75,7 +75,7 @@ class Limiter(Seen):
         unseen_s: How long an unanswered request may still arrive after it was given up.
 
     Raises:
-        ValueError: A limit or a number makes no sense.
+        ValueError, TypeError: A limit or a number makes no sense.
 
     Example:
         ```python

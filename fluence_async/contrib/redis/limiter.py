@@ -52,7 +52,7 @@ class RedisLimiter(Limiter):
         unseen_s: As of `Limiter`.
 
     Raises:
-        ValueError: A setting that cannot work.
+        ValueError, TypeError: A setting that cannot work.
 
     Example:
         ```python
