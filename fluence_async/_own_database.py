@@ -87,19 +87,7 @@ def own(path: Path, application_id: int) -> int:
         OSError: It cannot be had.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _lock:
-        if inode := _inode_of_held(path):
-            return inode
-        file = os.open(path, _READ_WRITE, 0o600)
-        try:
-            status = os.fstat(file)
-            if not _is_ours(file, status, application_id):
-                return 0
-            if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
-                os.fchmod(file, 0o600)
-            return status.st_ino
-        finally:
-            os.close(file)
+    return _inode_of(path, application_id, _READ_WRITE)
 
 
 def inode_of_ours(path: Path, application_id: int) -> int:
@@ -108,18 +96,28 @@ def inode_of_ours(path: Path, application_id: int) -> int:
     Raises:
         OSError: It cannot be read.
     """
+    return _inode_of(path, application_id, _READ_ONLY)
+
+
+def _inode_of(path: Path, application_id: int, flags: int) -> int:
     with _lock:
         if inode := _inode_of_held(path):
             return inode
-        file = os.open(path, _READ_ONLY)
+        file = os.open(path, flags, 0o600)
         try:
             status = os.fstat(file)
-            return status.st_ino if _is_ours(file, status, application_id) else 0
+            if not _is_ours(file, status, application_id):
+                return 0
+            loose = os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077
+            if flags == _READ_WRITE and loose:
+                os.fchmod(file, 0o600)
+            return status.st_ino
         finally:
             os.close(file)
 
 
 def _inode_of_held(path: Path) -> int:
+    """The inode of a file with a connection of this process: that has looked whose it is."""
     try:
         status = path.stat()
     except FileNotFoundError:
