@@ -2,8 +2,8 @@
 
 Law: what is not ours stays as it is: content, rights and times. Only a file that is new, empty, or
 a database with our number is made this user's alone. Its first bytes say which, so that no SQLite
-is let at another's file: that alone might write it. Whoever makes one must therefore write the
-number with its first transaction, before any log is used.
+is let at another's file: that alone might write it. So the number is written with the first
+transaction, before any log is used.
 
 A file with an `OwnConnection` of this process is not opened here as well: to close any descriptor
 of a file lets go of all POSIX locks that the process has on it, SQLite's too, and then another
@@ -20,10 +20,12 @@ import sqlite3
 import stat
 import threading
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OwnConnection", "inode_of_ours", "own"]
+__all__ = ["OwnConnection", "inode_of_ours", "is_made", "make", "own"]
 
 _MAGIC = b"SQLite format 3\0"
 _NUMBER_AT = 68
@@ -132,3 +134,32 @@ def _is_ours(file: int, status: os.stat_result, application_id: int) -> bool:
     return not head or (
         head.startswith(_MAGIC) and head[_NUMBER_AT:] == application_id.to_bytes(4, "big")
     )
+
+
+# ─── what is in it ────────────────────────────────────────────────────────────────────────
+
+
+def is_made(connection: sqlite3.Connection, application_id: int) -> bool:
+    """Whether the database has our number."""
+    return bool(connection.execute("PRAGMA application_id").fetchone() == (application_id,))
+
+
+def make(connection: sqlite3.Connection, application_id: int, schema: Iterable[str]) -> bool:
+    """Make the tables if they are not there, and use a log; False if it is another program's.
+
+    Raises:
+        sqlite3.Error: It is damaged, locked or full.
+    """
+    if not is_made(connection, application_id):
+        connection.execute("BEGIN IMMEDIATE")  # several processes may be at it
+        if not is_made(connection, application_id):
+            if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                connection.execute("ROLLBACK")
+                return False
+            for statement in (*schema, f"PRAGMA application_id = {application_id}"):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    with suppress(sqlite3.OperationalError):  # locked: another process is at it just now
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return True

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
-from ._own_database import OwnConnection, inode_of_ours, own
+from ._own_database import OwnConnection, inode_of_ours, is_made, make, own
 from ._sansio.arguments import check_path
 from ._sansio.metering import UsageTotals
 from .meta import Meta
@@ -50,7 +50,7 @@ _MANY_ROWS = 100_000
 _Row = tuple[str, str, str]
 _SUMS = UsageTotals.__struct_fields__
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS usage (
+CREATE TABLE usage (
     day TEXT NOT NULL, model TEXT NOT NULL, tags TEXT NOT NULL,
     {", ".join(f"{name} NUMERIC NOT NULL" for name in _SUMS)},
     PRIMARY KEY (day, model, tags)
@@ -250,18 +250,12 @@ def _opened(path: Path, *, new: bool = False) -> Iterator[sqlite3.Connection]:
     connection = OwnConnection(path, timeout=_BUSY_S, isolation_level=None)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("BEGIN IMMEDIATE" if new else "BEGIN")
-        ours = connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
-        if not ours and (not new or connection.execute("SELECT 1 FROM sqlite_master").fetchone()):
-            raise _not_ours(path)
-        if not ours:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute("COMMIT")
         if new:
-            with suppress(sqlite3.OperationalError):  # another process is at it just now
-                connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            ours = make(connection, _APPLICATION_ID, [_SCHEMA])
+        else:
+            ours = is_made(connection, _APPLICATION_ID)
+        if not ours:
+            raise _not_ours(path)
         yield connection
     finally:
         connection.close()

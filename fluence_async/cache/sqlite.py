@@ -25,7 +25,7 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 
-from .._own_database import OwnConnection, inode_of_ours, own
+from .._own_database import OwnConnection, inode_of_ours, make, own
 from .._sansio.arguments import check_path
 from ._store import DAY_S, check_bounds
 
@@ -52,7 +52,6 @@ _SCHEMA = (
     )""",
     "CREATE INDEX answers_used ON answers (used)",
     "CREATE INDEX answers_expires ON answers (expires)",
-    f"PRAGMA application_id = {_APPLICATION_ID}",
 )
 _USED_BYTES = """SELECT (page_count - freelist_count) * page_size
 FROM pragma_page_count, pragma_freelist_count, pragma_page_size"""
@@ -178,17 +177,8 @@ class SqliteCache:
         connection.text_factory = bytes  # whatever type damage makes of a value, it is only bytes
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
-            if not _is_made(connection):
-                connection.execute("BEGIN IMMEDIATE")  # several processes may be at it
-                if not _is_made(connection):
-                    if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                        raise OSError(f"{self._path} is another program's database")
-                    for statement in _SCHEMA:  # before there is a log: see _own_database
-                        connection.execute(statement)
-                connection.execute("COMMIT")
-            with contextlib.suppress(sqlite3.OperationalError):  # locked: another is just at it
-                connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            if not make(connection, _APPLICATION_ID, _SCHEMA):
+                raise OSError(f"{self._path} is another program's database")
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             pages = (self._max_bytes + 4 * _SLACK_BYTES) // page
             connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -240,10 +230,6 @@ def _turn() -> CapacityLimiter:
 
 
 # ─── what is done in it ───────────────────────────────────────────────────────────────────
-
-
-def _is_made(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA application_id").fetchone() == (_APPLICATION_ID,))
 
 
 def _get(connection: sqlite3.Connection, key: str) -> bytes | None:

@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
+from fluence_async._own_database import OwnConnection, make
 from fluence_async._sansio.caching import CacheKey, seal
 from fluence_async._sansio.caching import Recording as Kept
 from fluence_async.cache import CacheStore, MemoryCache, SqliteCache, sqlite
@@ -652,6 +653,16 @@ async def test_two_caches_of_a_process_and_another_process_lose_nothing(tmp_path
     assert await another() == "mine theirs"
     for each in (one, two):
         await each.aclose()
+
+
+def test_a_database_that_another_program_made_just_now_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE theirs (x)")
+    content = path.read_bytes()
+    with contextlib.closing(OwnConnection(path, isolation_level=None)) as connection:
+        assert not make(connection, 1, ["CREATE TABLE ours (x)"])
+    assert path.read_bytes() == content
 
 
 # ─── leases ───────────────────────────────────────────────────────────────────────────────
